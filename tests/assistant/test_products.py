@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime
+import gc
 import io
 import json
 import threading
@@ -137,6 +138,57 @@ def test_a_file_that_is_no_feed_is_refused(tmp_path: Path, name: str, content: s
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=error):
         list(read_feed(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "xml"])
+def test_no_feed_is_larger_than_the_limit_and_no_row_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    def feed(rows: int, title: str) -> Path:
+        made = {
+            "csv": "id,title\n" + "".join(f"{n},{title}\n" for n in range(rows)),
+            "jsonl": "".join(json.dumps({"id": f"{n}", "title": title}) + "\n" for n in range(rows)),
+            "xml": "<rss>"
+            + "".join(f"<item><id>{n}</id><title>{title}</title></item>" for n in range(rows))
+            + "</rss>",
+        }
+        path = tmp_path / f"a.{suffix}"
+        path.write_text(made[suffix])
+        return path
+
+    assert len(list(read_feed(feed(20, "Mug")))) == 20
+    monkeypatch.setattr("noria.assistant.products.feeds.LARGEST", 100_000)
+    monkeypatch.setattr("noria.assistant.products.feeds.LARGEST_ITEM", 40_000)
+    monkeypatch.setattr("noria.core.records.LONGEST_LINE", 40_000)
+    reading = FeedReading()
+    list(read_feed(feed(20, "M" * 1500), reading))
+    assert reading.rows == 20
+    with pytest.raises(DataError, match="larger than 100,000 bytes"):
+        list(read_feed(feed(60, "M" * 2000)))
+    with pytest.raises(DataError, match="more than 40,000 bytes"):
+        list(read_feed(feed(1, "M" * 60_000)))
+
+
+def test_items_of_xml_that_were_read_are_kept_no_longer(tmp_path: Path) -> None:
+    from xml.etree.ElementTree import Element
+
+    path = tmp_path / "a.xml"
+    items = "".join(f"<note/><item><id>{n}</id><title>Mug</title></item>\n" for n in range(3000))
+    path.write_text(f"<rss><channel>{items}</channel></rss>")
+    products = read_feed(path)
+    for _ in range(2900):
+        last = next(products)
+    assert last.id == "2899"
+    # The parser reads some hundred items ahead of the one that is given.
+    assert sum(type(one) is Element for one in gc.get_objects()) < 2000
+
+
+def test_a_table_whose_lines_end_with_carriage_returns_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'id,title\r1,"A\r\nmug"\r2,Bowl\r')
+    assert [(one.id, one.title) for one in read_feed(tmp_path / "a.csv")] == [
+        ("1", "A\r\nmug"),
+        ("2", "Bowl"),
+    ]
 
 
 def test_rows_that_are_no_product_are_counted_with_their_reasons(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +171,26 @@ def test_tools_count_in_the_estimate_of_a_cost() -> None:
     ("reply", "value"),
     [
         ('{"a": 1}', {"a": 1}),
-        ('<think>{"a": 2}</think> Here: ```json\n{"a": 1}\n``` {"a": 3}', {"a": 1}),
+        ('<think>{"a": 2}</think> Here: ```json\n{"a": 1}\n```', {"a": 1}),
+        ('```json\n{"a": 1}\n``` {"a": 3}', None),
+        ('```json\n{"a": 1}\n```\nNo, corrected:\n```json\n{"a": 3}\n```', {"a": 3}),
+        ('{"a": 1} {"a": 1}', {"a": 1}),
+        ('{"a": 1}, or {"a": 2}', None),
+        ('{"a": 1} {"a": 2} No, at last: {"a": 3}', {"a": 3}),
+        ('{"a": 1, "a": 2}', None),
+        ('{"a": 1} But then: {"a": [{"b": 1, "b": 2}]}', None),
+        ('{"a": 1, "b": 2, "a": 1}', {"a": 1, "b": 2}),
+        ('{"a": 1} Wait, rather {"a":', None),
+        ('The form is {"a": n}, so {"a": 1}', {"a": 1}),
+        ('[THINK]{"a": 2}[/THINK]{"a": 1}', {"a": 1}),
+        ('<thought>{"a": 2}</thought>{"a": 1}', {"a": 1}),
+        ('<think>{"a": 2}', None),
+        ('{"a": "<think>b</think>"}', {"a": "<think>b</think>"}),
+        ('In [0, 1) it holds: {"a": 1}', {"a": 1}),
+        ('[{"a": 1}, {"b"', None),
+        ('{"a": 1e999}', {"a": None}),
+        ('x' * 200_000 + '{"a": 1}', None),
+        ("<think>" + "x" * 200_000 + '</think>{"a": 1}', {"a": 1}),
         ("I say [1, 2] and more", [1, 2]),
         ("set {x} then [3]", [3]),
         ("{}", {}),
@@ -184,9 +204,21 @@ def test_tools_count_in_the_estimate_of_a_cost() -> None:
         ('{"a": "\\ud800"}', None),
         (f'{{"a": {"9" * 5000}}}', None),
     ],
-    ids=["bare", "fenced", "list", "prose", "empty", "nothing", "words", "braces", "deep", "cut", "broken", "nan",
-         "surrogate", "digits"],
+    ids=["bare", "fenced", "beside a fence", "fence corrected", "same", "or", "torn and corrected", "doubled",
+         "doubled within", "doubled the same", "cut correction", "form", "square thinking", "thought", "never done",
+         "tags in a text", "interval", "cut list", "infinite", "long", "long thinking", "list", "prose", "empty",
+         "nothing", "words", "braces", "deep", "cut", "broken", "nan", "surrogate", "digits"],
 )  # fmt: skip
 def test_json_is_found_in_a_reply_whole_or_not_at_all(reply: str, value: Any) -> None:
     assert json_in(reply) == value
     assert object_in(reply) == (value if isinstance(value, dict) else None)
+
+
+@pytest.mark.parametrize(
+    "piece", ["[", "[1", "[[", "[1,[", "{", '{"a":', '{"a": 1} ', '["', "[1} ", "```", "<think>"]
+)
+def test_a_reply_that_is_stuck_holds_nobody_up(piece: str) -> None:
+    """200,000 characters of one thing over and over are read in a moment."""
+    began = time.process_time()
+    json_in(piece * (200_000 // len(piece)))
+    assert time.process_time() - began < 5

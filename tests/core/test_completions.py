@@ -26,8 +26,9 @@ from noria.core.completions.answers import ChunkWriter, completion, failure_erro
 from noria.core.completions.images import ImageRequest, images_answer, read_edit, read_generation
 from noria.core.completions.jobs import Jobs, Progress, accepted, in_thread
 from noria.core.completions.requests import read_completion
-from noria.core.errors import DataError
+from noria.core.errors import DataError, RunError
 from noria.core.service.hosting import running
+from noria.core.service.mcp import McpTool, mcp_route
 from noria.core.service.responses import HttpError
 from noria.core.service.serving import Request, Response, Service, json_response, route
 
@@ -184,7 +185,9 @@ def url(tmp_path: Path) -> Iterator[str]:
                 progress(step / wish["steps"], f"step {step}")
                 await asyncio.sleep(wish.get("seconds", 0.0))
             if "fault" in wish:
-                raise DataError(wish["fault"])
+                raise DataError(wish["fault"], where="/srv/noria/data.jsonl")
+            if "secret" in wish:
+                raise RunError(wish["secret"], where="http://10.0.0.7:8001/v1")
             return {"steps": wish["steps"]}
 
         return accepted(jobs.submit("count", request.caller.name, work))
@@ -274,8 +277,13 @@ def test_a_job_is_accepted_tells_its_progress_and_has_a_result(url: str) -> None
 
 def test_a_job_that_fails_says_why_and_one_that_is_cancelled_stops(url: str) -> None:
     number = post(url + "/start", {"steps": 1, "fault": "no such boat"})[1]["id"]
-    assert wait_for(url, number, "failed")["message"] == "no such boat"
+    assert wait_for(url, number, "failed")["message"] == "data.jsonl: no such boat"
     assert post(f"{url}/v1/jobs/{number}/result", None, method="GET")[0] == 410
+    number = post(url + "/start", {"steps": 1, "secret": "postgres://admin:hunter2@db"})[1]["id"]
+    message = "what it needs does not serve now; the service's log says why"
+    assert wait_for(url, number, "failed")["message"] == message
+    status, answer = post(f"{url}/v1/jobs/{number}/result", None, method="GET")
+    assert (status, answer["error"]["message"]) == (410, message)
     long = post(url + "/start", {"steps": 1000, "seconds": 0.05})[1]["id"]
     behind = post(url + "/start", {"steps": 1})[1]["id"]
     wait_for(url, long, "running")
@@ -350,3 +358,28 @@ async def test_jobs_outlive_the_process_or_say_that_they_did_not(tmp_path: Path)
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (DataError("no such boat", where="/srv/noria/boats.jsonl"), "boats.jsonl: no such boat"),
+        (
+            RunError("postgres://admin:hunter2@db", where="http://10.0.0.7:8001/v1"),
+            "what it needs does not serve now; the service's log says why",
+        ),
+    ],
+    ids=["the caller's", "ours"],
+)
+def test_a_tool_that_fails_tells_its_caller_no_address(
+    fault: Exception, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def sail(arguments: Any, caller: Any) -> Any:
+        raise fault
+
+    tool = McpTool("sail", "Sail.", {"properties": {}}, "chat", sail)
+    with running(Service("s", [mcp_route([tool], name="s")], access_log=False)) as url:
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "sail"}}
+        result = post(url + "/mcp", message)[1]["result"]
+    assert (result["isError"], result["content"]) == (True, [{"type": "text", "text": text}])
+    assert str(fault) in caplog.text

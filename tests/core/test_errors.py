@@ -41,9 +41,38 @@ def test_bad_input_exits_2_and_a_failed_check_1():
     kinds = {
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NoriaError)
     }
-    assert len(kinds) == 9
+    assert len(kinds) == 10
     assert {kind for kind in kinds if kind.exit_code != 2} == {DivergenceError, errors.CheckError}
     assert DivergenceError.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (DataError("not a number", where="seed", mend="give one"), "seed: not a number; give one"),
+        (DataError("not UTF-8", where="/srv/noria/a.jsonl:3"), "a.jsonl:3: not UTF-8"),
+        (DataError("no picture", where="http://10.0.0.7/v1"), "no picture"),
+        (
+            errors.ServedError("the server answered 503", where="http://10.0.0.7/v1"),
+            "the server answered 503",
+        ),
+        (
+            errors.RunError("Traceback: postgres://admin:hunter2@db", where="http://10.0.0.7/v1"),
+            "what it needs does not serve now; the service's log says why",
+        ),
+        (
+            errors.ModelError("server: hunter2", where="m"),
+            "a model that it needs gave no answer; the service's log says why",
+        ),
+        (
+            errors.ConfigError("the variable KEY is not set", where="/etc/noria.yaml"),
+            "the service is not set up for it; the service's log says why",
+        ),
+        (MissingExtra("diffusers", "distill"), "it failed; the service's log says why"),
+    ],
+)
+def test_a_caller_reads_its_own_mistake_and_no_address_path_or_foreign_word(error, line):
+    assert errors.caller_line(error) == line
 
 
 def test_require_returns_the_module():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,12 @@ LOGS = {
     "Phoenix' page": json.dumps({"data": phoenix_spans(), "next_cursor": None}),
     "Langfuse, a trace": json.dumps(langfuse_trace()),
     "Langfuse, rows": as_lines(langfuse_rows()),
+    "a list, a span a line": "[\n" + ",\n".join(map(json.dumps, langfuse_rows())) + "\n]\n",
+    "a list, a comma a line": "[" + "\n,".join(map(json.dumps, langfuse_rows())) + "]",
+    "a list, laid out": json.dumps(phoenix_spans(), indent=2),
+    "a list, laid out without indents": json.dumps(phoenix_spans(), indent=0),
+    "lists on lines": as_lines([[row] for row in langfuse_rows()]),
+    "all on one line": "".join(map(json.dumps, langfuse_rows())),
 }
 
 
@@ -164,6 +171,60 @@ def test_long_logs_that_are_laid_out_take_linear_time(tmp_path: Path) -> None:
     began = time.process_time()
     read(tmp_path, as_lines(spans, indent=4))
     assert time.process_time() - began < 10
+
+
+def test_a_list_of_a_row_a_line_takes_linear_time(tmp_path: Path) -> None:
+    row = {**langfuse_rows()[1], "metadata": {f"a{n}": "[x]" for n in range(50)}}
+    began = time.process_time()
+    (imported,) = read(
+        tmp_path, "[\n" + ",\n".join([json.dumps({**row, "id": f"{n}"}) for n in range(8000)]) + "\n]"
+    )
+    assert len(imported.trace.spans) == 8000
+    assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("totalCost", 10**400, "a number of more than 300 digits"),
+        ("totalCost", 10**200, "cost: a number of 2^53 or more"),
+        ("totalCost", math.inf, "cost: a number of 2^53 or more"),
+        ("usageDetails", {"input": 2**53}, "gen_ai.usage.input_tokens: a number of 2^53 or more"),
+        ("usageDetails", {"output": -(10**40)}, "gen_ai.usage.output_tokens: a number of 2^53 or more"),
+        ("startTime", 10**299, "no time in nanoseconds: 1000"),
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_number_that_is_none_is_refused_with_its_span_alone(
+    tmp_path: Path, field: str, value: object, why: str, listed: bool
+) -> None:
+    counts = ImportCounts()
+    bad = {**langfuse_rows()[1], field: value}
+    bad.pop("start_time" if field == "startTime" else "usage_details")
+    rows = [langfuse_rows()[0], bad]
+    (imported,) = read(tmp_path, json.dumps(rows) if listed else as_lines(rows), counts)
+    assert [span.kind for span in imported.trace.spans] == ["agent"]
+    assert counts.skipped_count == 1
+    assert why in counts.skipped[0]
+
+
+@pytest.mark.parametrize("depth", [200, 500, 900, 990])
+def test_what_is_nested_too_deep_is_refused_or_stays_a_text(tmp_path: Path, depth: int) -> None:
+    deep = "[" * depth + "]" * depth
+    counts = ImportCounts()
+    row = json.dumps({**langfuse_rows()[1], "input": 7})
+    rows = [json.dumps(langfuse_rows()[0]), row.replace('"input": 7', f'"input": {deep}')]
+    (imported,) = read(tmp_path, "\n".join(rows), counts)
+    assert len(imported.trace.spans) == 1
+    assert "nested more than 100 deep" in counts.skipped[0]
+    (imported,) = read(tmp_path, as_lines([{**langfuse_rows()[1], "input": deep}]))
+    assert imported.trace.spans[0].input == deep
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}}', "]", '[{"a": 1}', '{"a": [1}\n{"b": 2}', '{"a": "'])
+def test_brackets_that_do_not_match_are_one_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="no JSON"):
+        read(tmp_path, as_lines(langfuse_rows()) + text)
 
 
 def test_what_is_personal_does_not_come_in(tmp_path: Path) -> None:

@@ -89,6 +89,10 @@ def test_ids_differ_and_json_keeps_everything() -> None:
     assert LIST.paths == ["text", "image"]
 
 
+def said(answer: str) -> str:
+    return json.dumps({"answers": [{"number": 1, "answer": answer}]})
+
+
 # -- replies ----------------------------------------------------------------------------------------------------------
 
 
@@ -111,6 +115,14 @@ def test_ids_differ_and_json_keeps_everything() -> None:
         ("", "---"),
         ('{"answers":' + "[" * 100_000, "---"),
         ('{"answers": "yes"}', "---"),
+        (f"{said('no')} Wait, corrected: {said('yes')}", "y--"),
+        (f"[THINK]{said('no')}[/THINK]{said('yes')}", "y--"),
+        (f"<thought>{said('no')}</thought>{said('yes')}", "y--"),
+        (f"As [1] has it: {said('yes')} (see also [2])", "y--"),
+        (f"{said('no')} {said('yes')}", "---"),
+        (f"{said('no')} or {said('yes')}", "---"),
+        ('{"answers":[{"number":1,"answer":"no","answer":"yes"}]}', "---"),
+        (said("yes") + ' Corrected: {"answers":[{"number":1,"ans', "---"),
     ],
 )
 def test_only_a_clear_answer_counts(reply: str, expected: str) -> None:

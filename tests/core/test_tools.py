@@ -14,7 +14,7 @@ from hypothesis import given, strategies as st
 
 from noria.core.chat import Image, ToolCall, assistant, user
 from noria.core.chat.messages import tool as tool_message
-from noria.core.errors import ConfigError, DataError
+from noria.core.errors import ConfigError, DataError, RunError
 from noria.core.tools import Toolbox, ToolContext, ToolResult, ToolSession, ToolSpec
 
 pytestmark = pytest.mark.anyio
@@ -160,8 +160,10 @@ def test_a_result_cannot_leave_its_fence(text: str, marker: str) -> None:
 @pytest.mark.parametrize(
     ("result", "kind"),
     [("slow", "timeout"), (RuntimeError("key sk-12345678"), "failed"), (DataError("no file"), "failed"),
+     (RunError("key sk-12345678", where="http://10.0.0.7/sk-1234"), "failed"),
+     (DataError("no", where="/sk-1234/a"), "failed"),
      (None, "failed"), (ToolResult("x" * 101), "too_large"), (ToolResult("", {"a": b"x" * 101}), "too_large")],
-    ids=["slow", "raises", "ours", "nothing", "text", "files"],
+    ids=["slow", "raises", "ours", "a server's", "a path", "nothing", "text", "files"],
 )  # fmt: skip
 async def test_what_goes_wrong_is_a_result(result: Any, kind: str) -> None:
     calls = session(tool(result=result, seconds=0.05, largest_text=100, largest_blobs=100))

@@ -23,7 +23,7 @@ from torch import Tensor
 
 pytest.importorskip("starlette")
 
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, RunError
 from noria.core.service.batching import Batching
 from noria.core.service.hosting import running
 from noria.core.service.serving import Service
@@ -146,6 +146,26 @@ def test_more_than_may_wait_is_busy() -> None:
     with pictures(0.3, batch_size=1, waiting=2) as url, ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda n: post(url, {"prompt": "1", "seed": n})[0], range(6)))
         assert sorted(set(answers)) == [200, 429]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [RuntimeError("postgres://admin:hunter2@db"), RunError("hunter2", where="http://10.0.0.7:8001/v1")],
+)
+def test_why_nothing_was_drawn_is_for_the_log(
+    fault: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr("noria.distill.service.service.draw_all", broken)
+    with pictures() as url:
+        status, error = post(url, {"prompt": "1"})
+    assert (status, error["code"]) == (502, "not_drawn")
+    assert error["message"].endswith("log says why")
+    assert "hunter2" not in str(error)
+    assert "10.0.0.7" not in str(error)
+    assert "hunter2" in caplog.text
 
 
 def test_who_has_left_is_not_drawn_for() -> None:

@@ -98,6 +98,9 @@ def test_two_numbers_in_a_reply_break_the_released_scorer_and_not_ours() -> None
     assert rise_numbers("Final Score: none\nFinal Score: **4**, 3") == [4, 3]
     assert strict_score('{"score": 6}') is None
     assert strict_score('{"score": 4}') == strict_score("Final Score: 4") == 4
+    assert strict_score('{"score": 2} No, it is better: {"score": 4}') == 4
+    assert strict_score('{"score": 2, "score": 4}') is None
+    assert strict_score("[THINK]Final Score: 2[/THINK] I cannot say.") is None
 
 
 def test_published_accuracies_are_sums_of_items() -> None:

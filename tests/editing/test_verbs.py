@@ -474,3 +474,64 @@ def test_serve_is_an_editor_that_shows_its_plan(here: Path, chat: ChatServerDoub
             assert refused.status_code in (400, 404)
             assert refused.json()["error"]["code"] == code
         assert client.get("/v1/models").json()["data"][0]["id"] == "think-then-edit"
+
+
+SECRET = "Traceback: postgres://admin:hunter2@10.0.0.9"
+
+
+@pytest.mark.parametrize(
+    ("planned", "edited", "status", "code", "line"),
+    [
+        (500, 200, 502, "planner_failed", "no plan: a model that it needs gave no answer"),
+        (200, 500, 502, "unreachable", "the editor does not answer"),
+        (200, 401, 502, "broken", "the editor made no picture"),
+    ],
+)
+def test_what_servers_behind_an_edit_say_is_for_the_log(
+    planned: int, edited: int, status: int, code: str, line: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    import contextlib
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+    from noria.core.chat import ChatClient, ChatServer
+    from noria.core.picture_files import png
+    from noria.core.service.hosting import running
+    from noria.core.service.serving import Service
+    from noria.editing.editors.server import ServerEditor
+    from noria.editing.environment.rendering import Renderer, RenderSettings
+    from noria.editing.service.service import EditService
+    from noria.editing.use.planners import ChatPlanner
+    from noria.editing.use.session import ThinkThenEdit
+
+    plan = "<think>so</think><answer>paint the square green</answer>"
+
+    def said(body: Any, number: int) -> Reply:
+        secret = json.dumps({"error": {"message": SECRET}}).encode()
+        return Reply(plan) if planned == 200 else Reply(status=planned, body=secret)
+
+    def painted(number: int, image: Any) -> Response:
+        return JSONResponse({"error": {"message": SECRET}}, edited)
+
+    with chat_server(said) as chat, edits_server(painted) as edits:
+
+        @contextlib.asynccontextmanager
+        async def opened() -> AsyncIterator[ThinkThenEdit]:
+            async with (
+                ChatClient(ChatServer(url=chat.url, model="m", attempts=1)) as client,
+                ServerEditor(ChatServer(url=edits.url, model="e", attempts=1)) as inner,
+            ):
+                renderer = Renderer(inner, RenderSettings(attempts=1))
+                yield ThinkThenEdit(ChatPlanner(client, "m"), renderer)
+
+        service = EditService(opened, "think-then-edit")
+        hosted = Service("editing", service.routes(), around=service.around)
+        with running(hosted) as url, httpx.Client(base_url=url, timeout=60) as client:
+            form = {"image": ("a.png", png(square()), "image/png")}
+            answer = client.post("/v1/images/edits", data={"prompt": "after the rain"}, files=form)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (status, code)
+    assert error["message"].startswith(line)
+    assert not [word for word in ("hunter2", "127.0.0.1", "Traceback") if word in answer.text]
+    assert "hunter2" in caplog.text

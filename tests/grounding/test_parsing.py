@@ -8,8 +8,8 @@ import time
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from noria.core.chat.reasoning import bare_text
 from noria.grounding.asking.parsing import looks_refused, read_reply
-from noria.grounding.corpus.letters import bare_text
 from noria.grounding.corpus.types import LETTERS, LEVELS, TRAITS
 
 WHOLE = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -51,6 +52,7 @@ ODD: tuple[Any, ...] = (
     {},
     {"a": [1]},
     [[[{}]]],
+    functools.reduce(lambda inner, _: [inner], range(200), []),
 )
 """Values of other types that take the place of a field."""
 
@@ -90,6 +92,11 @@ SHARED: tuple[Version, ...] = (
     ("UTF-16", _bytes('{"a": 1}\n'.encode("utf-16"))),
     ("deep", _bytes(b"[" * 100_000)),
     ("deep mappings", _bytes(b'{"a":' * 5_000 + b"1" + b"}" * 5_000)),
+    *(
+        (f"{depth} deep{of}", _bytes(b'{"a": ' + begin * depth + b"1" + end * depth + b"}\n"))
+        for depth in (200, 500, 900, 990)
+        for of, begin, end in (("", b"[", b"]"), (" mappings", b'{"a":', b"}"))
+    ),
     ("a huge line", _bytes(b'{"a": "' + b"x" * 2_000_000 + b'"}\n')),
     ("aliases", _bytes(BOMB.encode())),
     ("merges", _bytes(MERGES.encode())),

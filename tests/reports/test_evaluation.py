@@ -24,6 +24,7 @@ from noria.reports.evaluation.automatic import evaluate_bundle, evaluate_text
 from noria.reports.evaluation.comparing import changed_numbers, compare_scores
 from noria.reports.evaluation.dual import evaluate_judged
 from noria.reports.evaluation.duplicates import THRESHOLD, jaccard, near_duplicates, shingles
+from noria.reports.evaluation.judged import score_item
 from noria.reports.evaluation.official import (
     Draft,
     DraftReference,
@@ -359,6 +360,22 @@ async def test_a_judge_that_does_not_answer_is_no_zero(made: tuple[Path, Bundle]
             )
     assert {name for name, value in result["scores"].items() if value == 0} == set()
     assert result["totals"]["TA"] is None
+
+
+@anyio
+@pytest.mark.parametrize(
+    ("reply", "score"),
+    [
+        ('{"score": 0} Wait, corrected: {"score": 1}', 1.0),
+        ('<think>{"score": 0}</think>{"score": 1}', 1.0),
+        ('{"score": 0} {"score": 1}', None),
+        ('{"score": 0, "score": 1}', None),
+    ],
+)
+async def test_a_judge_that_corrects_itself_is_read_by_its_last_word(reply: str, score: float | None) -> None:
+    with chat_server(lambda body, number: Reply(reply)) as double:
+        async with ChatClient(ChatServer(url=double.url, model="m")) as judge:
+            assert await score_item(judge, "Is it?", "A report.") == score
 
 
 OUTLINE = {

@@ -15,6 +15,7 @@ from noria.skills.judging.attribution import blame, poor_shares
 from noria.skills.judging.judges import ChatBodyJudge, judge_answers, read_opinion
 from noria.skills.judging.quality import judge_quality, prediction_powered, spearman, weighted_kappa
 from noria.skills.judging.rubric import Rubric
+from noria.skills.judging.rules import Rule, check_rules
 from noria.skills.stages.missing import find_missing
 from noria.skills.traffic.drift import cusum, discrepancy, stability_index
 from noria.skills.traffic.pools import deal_pools, leakage_groups
@@ -109,6 +110,8 @@ def test_nothing_is_missing_where_two_times_are_alike() -> None:
 JUDGED = {
     "fences": (Answer('```json\n{"TCR": 9, "CQ": 18, "CA": 9}\n```'), 90.0),
     "thinking": (Answer('<think>{"TCR": 1}</think>{"TCR": 9, "CQ": 18, "CA": 9}'), 90.0),
+    "a correction": (Answer('{"TCR": 1, "CQ": 1, "CA": 1} No: {"TCR": 9, "CQ": 18, "CA": 9}'), 90.0),
+    "a doubled field": (Answer('{"TCR": 1, "TCR": 9, "CQ": 18, "CA": 9}'), None),
     "nan": (Answer('{"TCR": NaN, "CQ": 18, "CA": 9}'), None),
     "out of range": (Answer('{"TCR": 11, "CQ": 18, "CA": 9}'), None),
     "a text": (Answer('{"TCR": "9", "CQ": 18, "CA": 9}'), None),
@@ -403,3 +406,20 @@ def test_lines_beside_the_messages_of_a_transcript_are_counted_and_unknown_ones_
         DataError, match="most of it is no traffic: 1 requests read; left out: 2 lines of type 'user'"
     ):
         load_samples(write_lines(tmp_path / "t.jsonl", [message, unknown, unknown]))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('["a", "b"]', True),
+        ('In short: ["a"]', True),
+        ("[1, 2]", False),
+        ('{"a": 1}', False),
+        ("a, b", False),
+    ],
+)
+def test_a_rule_of_a_schema_of_lists_is_kept_by_a_list(text: str, kept: bool) -> None:
+    schema = {"type": "array", "items": {"type": "string"}}
+    rule = Rule(id="list", dimension="TCR", kind="json_schema", say="Answer as a list.", json_schema=schema)
+    result = check_rules([rule], Sample("1", "q", "g"), Response(text), skill=None)
+    assert (result.applied, not result.violations) == (("list",), kept)

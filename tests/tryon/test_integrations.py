@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,3 +67,31 @@ def test_a_list_inside_of_words_is_read() -> None:
     text = 'Here: [{"start": 0.5, "end": 1, "caption": "She lifts the hem"}] as asked'
     assert parse_actions(text, 2.0) == [Action(0.5, 1.0, "She lifts the hem")]
     assert parse_actions("[]", 2.0) == []
+    assert parse_actions(f"[THINK][]{text}[/THINK] {text}", 2.0) == parse_actions(text, 2.0)
+    assert parse_actions(f"No action: []. Wait, corrected: {text}, see [1]", 2.0) == parse_actions(text, 2.0)
+    assert parse_actions('{"actions": [{"start": 0, "end": 9, "caption": "x"}]}', 8.5) == [
+        Action(0, 8.5, "x")
+    ]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"start": float("nan")}, {"end": float("nan")}, {"end": float("inf")}, {"start": True}, {"end": "3"},
+        {"caption": None}, {"caption": 7}, {"caption": " "}, {"start": None}, {"start": 4, "end": 3},
+    ],
+)  # fmt: skip
+def test_an_action_without_finite_times_and_words_is_left_out(fields: dict[str, Any]) -> None:
+    rows = [{"start": 1, "end": 2, "caption": "lifts"} | fields, {"start": 2, "end": 3, "caption": "zips"}]
+    with pytest.warns(UserWarning, match="action 1 of the model is left out"):
+        assert parse_actions(json.dumps(rows), 5.0) == [Action(2, 3, "zips")]
+
+
+def test_times_that_are_no_seconds_are_refused() -> None:
+    for start, end in ((0, 1500), (0, 11), (0, 10**200)):
+        with pytest.raises(DataError, match="another unit"):
+            parse_actions(json.dumps([{"start": start, "end": end, "caption": "lifts"}]), 5.0)
+    assert parse_actions('[{"start": 0, "end": 10, "caption": "lifts"}]', 5.0) == [Action(0, 5, "lifts")]
+    assert parse_actions('[{"start": 0, "end": 1, "caption": "lifts"}]', 0.2) == [Action(0, 0.2, "lifts")]
+    with pytest.raises(DataError, match="no list"):
+        parse_actions(f'[{{"start": {"9" * 400}, "end": 3, "caption": "lifts"}}]', 5.0)

@@ -283,8 +283,8 @@ def test_annotate_asks_a_model_and_cuts_what_it_says_to_the_clip(
     from tests.chat_server import Reply, chat_server
 
     said = [
-        {"start": 0.1, "end": 99, "caption": "He lifts the hem"},
-        {"start": 5, "end": 6, "caption": "late"},
+        {"start": 0.1, "end": 0.9, "caption": "He lifts the hem"},
+        {"start": 0.8, "end": 1.4, "caption": "late"},
     ]
     bodies: list[dict[str, object]] = []
 

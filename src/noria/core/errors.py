@@ -72,6 +72,12 @@ class ConflictError(RunError):
     """A change based on what somebody else changed meanwhile. Nothing was written."""
 
 
+class ServedError(RunError):
+    """A failure of something that serves, in our own words: any caller may read `what`, which names no address, no path
+    and nothing that another program said.
+    """
+
+
 class DivergenceError(NoriaError):
     """A computation that diverged or left the finite numbers. It counts as a failed check, hence exit code 1."""
 
@@ -95,6 +101,31 @@ class MissingExtra(NoriaError):
         self.args = (package, extra)
         self.package = package
         self.extra = extra
+
+
+_LINES: dict[type[NoriaError], str] = {
+    ModelError: "a model that it needs gave no answer",
+    RunError: "what it needs does not serve now",
+    ConfigError: "the service is not set up for it",
+}
+
+
+def caller_line(error: NoriaError) -> str:
+    """The line of an error for a caller on the network, who may read no address, no path and no other program's words.
+
+    Args:
+        error: what went wrong. A `DataError` is about what the caller sent and keeps its words, with its field or
+            the name of its file; a `ServedError` keeps `what`; any other gets a line of its kind, and the log
+            must say why.
+    """
+    if isinstance(error, DataError):
+        where = error.where or ""
+        name = None if "://" in where else where.rpartition("/")[2] or None
+        return str(DataError(error.what, where=name, mend=error.mend))
+    if isinstance(error, ServedError):
+        return str(ServedError(error.what))
+    line = next((line for kind, line in _LINES.items() if isinstance(error, kind)), "it failed")
+    return f"{line}; the service's log says why"
 
 
 @contextlib.contextmanager

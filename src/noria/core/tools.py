@@ -11,12 +11,13 @@ import asyncio
 import functools
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from noria.core.errors import ConfigError, DataError, NoriaError
+from noria.core.errors import ConfigError, DataError, NoriaError, caller_line
 from noria.core.judging import quoted
 from noria.core.records import json_value
 
@@ -32,6 +33,7 @@ failed       the tool failed
 """
 LARGEST_ARGUMENTS = 200_000
 """Most bytes of the arguments of a call."""
+log = logging.getLogger("noria.serving")
 
 
 @dataclass(frozen=True)
@@ -301,8 +303,11 @@ async def _bounded(tool: Tool, arguments: Mapping[str, Any], context: ToolContex
             result: Any = await tool.call(arguments, context)
     except TimeoutError:
         return _refused("timeout", f"{spec.name}: no result in {spec.seconds:g} s", None)
+    except DataError as error:  # it may repeat what a file said
+        return ToolResult(f"{spec.name}: {caller_line(error)}"[:400], cost=None, error="failed")
     except NoriaError as error:
-        return ToolResult(f"{spec.name}: {error}"[:400], cost=None, error="failed")
+        log.warning("the tool %s failed: %s", spec.name, error)
+        return _refused("failed", f"{spec.name}: {caller_line(error)}"[:400], None)
     except Exception as error:  # its message may hold what is not for a model
         return _refused("failed", f"{spec.name} failed: {type(error).__name__}", None)
     if not isinstance(result, ToolResult):

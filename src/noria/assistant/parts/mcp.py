@@ -10,10 +10,12 @@ from typing import Any
 from noria.assistant.parts.cards import cards_of
 from noria.assistant.parts.servers import ToolServer
 from noria.core.chat.messages import Image
-from noria.core.errors import ConfigError, RunError
+from noria.core.errors import ConfigError, RunError, ServedError
 from noria.core.tools import Toolbox, ToolContext, ToolResult, ToolSpec
 
 _PROTOCOL = "2025-06-18"
+_ID = 1
+"""Id of a request; a connection serves one at a time."""
 
 
 class McpServerTool:
@@ -93,13 +95,23 @@ async def call_mcp(server: ToolServer, method: str, params: Mapping[str, Any]) -
     """The result of a call of an MCP server that is stateless, over streamable HTTP.
 
     Raises:
-        RunError: it cannot be reached, or refuses.
+        RunError: it cannot be reached, refuses, or answers without a result.
     """
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": dict(params)}
-    answer = await server.post("", body, {"mcp-protocol-version": _PROTOCOL})
+    body = {"jsonrpc": "2.0", "id": _ID, "method": method, "params": dict(params)}
+    messages = await server.messages("", body, {"mcp-protocol-version": _PROTOCOL})
+    # A notification, or a request of the server, may come before the response.
+    answer = next((one for one in messages if _answers(one)), {})
     if "error" in answer:
         fault = answer["error"]
         words = fault.get("message") if isinstance(fault, dict) else None
         raise RunError(f"the server refuses: {str(words)[:200]}", where=server.place()[0])
     result = answer.get("result")
-    return result if isinstance(result, dict) else {}
+    if not isinstance(result, dict):
+        raise ServedError(f"the server answered {method} without a result", where=server.place()[0])
+    return result
+
+
+def _answers(message: Mapping[str, Any]) -> bool:
+    """Whether a message is the response to our request; an error of one that could not be read has no id."""
+    number = message.get("id")
+    return "method" not in message and (number == _ID or (number is None and "error" in message))

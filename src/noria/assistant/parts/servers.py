@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from noria.assistant.config.parts import LEARNT, ToolConfig
-from noria.core.errors import DataError, RunError, needing
+from noria.core.errors import DataError, ServedError, needing
 from noria.core.records import json_value
 from noria.core.tools import unwatched
 
@@ -65,15 +66,26 @@ class ToolServer:
             address = address.rstrip("/") + self.config.path
         return address.rstrip("/"), {**headers, **self.config.headers()}
 
-    async def post(
-        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that a POST is answered with.
 
         Raises:
             RunError: it cannot be reached, refuses, or answers something else or too much.
         """
-        return await self._json("POST", path, body, headers)
+        return await self._json("POST", path, body)
+
+    async def messages(
+        self, path: str, body: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        """The JSON objects that a POST is answered with: one, or one an event of a stream of events.
+
+        Raises:
+            RunError: it cannot be reached, refuses, or answers too much.
+        """
+        content, kind = await self._read("POST", path, body, headers)
+        text = content.decode("utf-8", "replace")
+        values = map(_json_of, events_in(text) if kind == "text/event-stream" else [text])
+        return [value for value in values if value is not None]
 
     async def get(self, path: str) -> dict[str, Any]:
         """The JSON object that a GET is answered with.
@@ -96,7 +108,7 @@ class ToolServer:
         """
         content, kind = await self._read("GET", path, limit=limit)
         if kind not in kinds:
-            raise RunError(f"it gave {kind[:60]!r} for {kinds[0]}", where=self.place()[0])
+            raise ServedError(f"it gave another type than {kinds[0]}", where=self.place()[0])
         return content
 
     async def job(
@@ -115,9 +127,9 @@ class ToolServer:
         accepted = await self.post(path, body)
         number = accepted.get("id")
         if not isinstance(number, str) or not number.isascii() or not 0 < len(number.replace("-", "")) <= 64:
-            raise RunError("the server accepted no job", where=self.place()[0])
+            raise ServedError("the server accepted no job", where=self.place()[0])
         if not number.replace("-", "").isalnum():
-            raise RunError("the id of the job is none", where=self.place()[0])
+            raise ServedError("the id of the job is none", where=self.place()[0])
         wait = POLL
         try:
             while (job := await self.get(f"jobs/{number}")).get("state") in ("queued", "running"):
@@ -130,31 +142,20 @@ class ToolServer:
             task = asyncio.ensure_future(self._cancel(number))  # outlives the cancelled call
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
-        if job.get("state") != "done":
-            raise RunError(f"the job ended as {str(job.get('state'))[:20]!r}", where=self.place()[0])
+        if (state := job.get("state")) != "done":
+            ended = f"ended as {state!r}" if state in ("failed", "cancelled") else "is in no known state"
+            raise ServedError(f"the job {ended}", where=self.place()[0])
         return number, await self.get(f"jobs/{number}/result")
 
     async def _cancel(self, number: str) -> None:
         async with asyncio.timeout(5):
             await self._read("DELETE", f"jobs/{number}")
 
-    async def _json(
-        self,
-        method: str,
-        path: str,
-        body: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        content, kind = await self._read(method, path, body, headers)
-        text = content.decode("utf-8", "replace")
-        if kind == "text/event-stream":
-            text = next((line[5:] for line in text.splitlines() if line.startswith("data:")), "")
-        try:
-            value = json_value(text, "answer")
-        except DataError:
-            value = None
-        if not isinstance(value, dict):
-            raise RunError("the answer is no JSON object that can be kept", where=self.place()[0])
+    async def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        content, _ = await self._read(method, path, body)
+        value = _json_of(content.decode("utf-8", "replace"))
+        if value is None:
+            raise ServedError("the answer is no JSON object that can be kept", where=self.place()[0])
         return value
 
     async def _read(
@@ -179,12 +180,39 @@ class ToolServer:
                 async for chunk in answer.content.iter_chunked(1 << 16):
                     content += chunk
                     if len(content) > limit:
-                        raise RunError("the answer is too large", where=url)
+                        raise ServedError("the answer is too large", where=url)
                 if answer.status >= 300:
-                    raise RunError(f"the server answered {answer.status}", where=url)
+                    raise ServedError(f"the server answered {answer.status}", where=url)
                 return bytes(content), answer.content_type
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise RunError(f"it cannot be reached: {type(error).__name__}", where=url) from error
+            raise ServedError(f"it cannot be reached: {type(error).__name__}", where=url) from error
+
+
+def _json_of(text: str) -> dict[str, Any] | None:
+    """The JSON object of an answer; None where it is none that can be kept."""
+    try:
+        value = json_value(text, "answer")
+    except DataError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+_LINE = re.compile("\r\n|\n|\r")
+"""End of a line of a stream of events; other separators, such as U+2028, stand inside of one."""
+
+
+def events_in(text: str) -> list[str]:
+    """The data of each event of a stream of server-sent events; an event without data is left out."""
+    events: list[str] = []
+    data: list[str] = []
+    for line in [*_LINE.split(text.removeprefix("\ufeff")), ""]:
+        name, _, value = line.partition(":")
+        if name == "data":
+            data.append(value.removeprefix(" "))
+        elif not line:
+            events += ["\n".join(data)] if any(data) else []
+            data = []
+    return events
 
 
 def text_of(result: Mapping[str, Any], name: str, most: int) -> str:

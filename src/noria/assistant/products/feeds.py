@@ -5,19 +5,22 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from noria.assistant.products.product import Product, product_of
 from noria.core.errors import DataError, needing
-from noria.core.files import decode_text, open_input, read_bytes
-from noria.core.records import json_record
+from noria.core.files import open_input
+from noria.core.records import json_records, lines
 
 LARGEST = 512 << 20
 """Most bytes of a feed."""
+LARGEST_ITEM = 16 << 20
+"""Most bytes of an item of XML with what stands before it."""
 MOST_PROBLEMS = 20
 """Problems that are kept; all of them are counted."""
 _ALIASES = {
@@ -102,10 +105,10 @@ def _named(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _delimited(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    text = decode_text(read_bytes(path, limit=LARGEST), str(path))
-    header = text.partition("\n")[0]
+    rows = _rows_of_text(path)
+    header = next(rows, "")
     delimiter = max("\t,;|", key=header.count)
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    table = csv.DictReader(itertools.chain([header], rows), delimiter=delimiter)
     try:
         names = {
             re.sub(r"[\s-]+", "_", name.strip().lower()).removeprefix("g:") for name in table.fieldnames or []
@@ -120,11 +123,46 @@ def _delimited(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         raise DataError(f"no table: {error}", where=f"{path}:{table.line_num}") from None
 
 
+def _rows_of_text(path: Path) -> Iterator[str]:
+    """Lines with their ends, of which a lone carriage return is one, too."""
+    for _, line in lines(path, max_bytes=LARGEST):
+        yield from io.StringIO(f"{line}\n", newline="")
+
+
 def _json_lines(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    with open_input(path) as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield str(number), json_record(line, f"{path}:{number}")
+    for where, row in json_records(path, max_bytes=LARGEST):
+        yield where.rpartition(":")[2], row
+
+
+class _XmlFile:
+    """A file that is read within bounds.
+
+    Args:
+        file: the file.
+        path: path of the file, for errors.
+
+    Attributes:
+        item: bytes read since the last item ended.
+    """
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        self._file, self._path, self._total = file, path, 0
+        self.item = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes.
+
+        Raises:
+            DataError: the feed is too large, or an item of it.
+        """
+        content = self._file.read(size)
+        self.item += len(content)
+        self._total += len(content)
+        if self._total > LARGEST:
+            raise DataError(f"larger than {LARGEST:,} bytes", where=str(self._path), mend="split the file")
+        if self.item > LARGEST_ITEM:
+            raise DataError(f"more than {LARGEST_ITEM:,} bytes without an item", where=str(self._path))
+        return content
 
 
 def _xml(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -134,16 +172,26 @@ def _xml(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         from defusedxml.ElementTree import ParseError, iterparse
 
     found = 0
-    with open_input(path) as file:
+    above: list[Any] = []  # elements that are open
+    with open_input(path) as opened:
+        file = _XmlFile(opened, path)
         try:
-            for _, element in iterparse(file, forbid_dtd=True):
+            for event, element in iterparse(file, ("start", "end"), forbid_dtd=True):
+                if event == "start":
+                    above.append(element)
+                    continue
+                above.pop()
                 if _tag(element.tag) in ("item", "entry"):
                     found += 1
+                    file.item = 0
                     yield (
                         f"item {found}",
                         {_tag(one.tag): one.text or one.get("href") for one in reversed(element)},
                     )
+                if not any(_tag(one.tag) in ("item", "entry") for one in above):
                     element.clear()
+                    if above:
+                        above[-1].remove(element)  # what stays there stays in memory
         except ParseError as error:
             raise DataError(f"no XML: {error}", where=str(path)) from None
         except DefusedXmlException as error:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from noria.core.errors import DataError, NoriaError
+from noria.core.errors import DataError, NoriaError, caller_line
 from noria.core.files import write_atomic
 from noria.core.records import read_json as read_file
 from noria.core.service.responses import HttpError, json_response
@@ -210,7 +210,8 @@ class Jobs:
             with contextlib.suppress(NoriaError):
                 self._change(number, state=state, message=message, ended=time.time())
         except NoriaError as error:
-            self._change(number, state="failed", message=str(error), ended=time.time())
+            log.warning("job %s failed: %s", number, error)
+            self._change(number, state="failed", message=caller_line(error), ended=time.time())
         except Exception:
             log.exception("job %s failed", number)
             self._change(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 from typing import TypeVar
 
-from noria.core.errors import NoriaError
+from noria.core.errors import NoriaError, caller_line
 from noria.core.service.responses import HttpError
 from noria.core.versions.served import ServedVersions, is_version
 
 T = TypeVar("T")
+log = logging.getLogger("noria.serving")
 
 
 @contextlib.asynccontextmanager
@@ -34,7 +36,8 @@ async def named_version(model: str, own: str, versions: ServedVersions[T] | None
         try:
             version = await stack.enter_async_context(versions.using(model))
         except NoriaError as error:
-            raise HttpError(404, "model_not_found", str(error), param="model") from None
+            log.warning("the version %s cannot be opened: %s", model[:12], error)
+            raise HttpError(404, "model_not_found", caller_line(error), param="model") from None
         yield version
 
 

@@ -227,9 +227,14 @@ def read_verdicts(reply: str, checklist: Checklist, judge: str) -> list[Verdict]
     return verdicts
 
 
+def _can_answer(value: Any) -> bool:
+    """Whether a value can be the judge's answer: `[1]` names a source."""
+    return isinstance(value, Mapping) or any(isinstance(entry, Mapping) for entry in value)
+
+
 def _entries(reply: str) -> list[Any]:
     """The list of answers in a reply; empty where there is none."""
-    value = json_in(reply)
+    value = json_in(reply, _can_answer)
     if isinstance(value, Mapping):
         value = value.get("answers", value.get("verdicts", []))
     return value if isinstance(value, list) else []

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from noria.core.errors import NoriaError, RunError
+from noria.core.errors import NoriaError, ServedError
 
 Wish = TypeVar("Wish")
 Made = TypeVar("Made")
+log = logging.getLogger("noria.serving")
 
 
 @dataclass
@@ -97,9 +99,10 @@ class Batching(Generic[Wish, Made]):
                 for one in batch:
                     await self._do([one])
             elif not batch[0].done.done():
-                plain = isinstance(error, NoriaError)
-                fault = error if plain else RunError(f"{type(error).__name__}: {error}"[:300])
-                batch[0].done.set_exception(fault)
+                if not isinstance(error, NoriaError):
+                    log.error("a batch of one failed", exc_info=error)
+                    error = ServedError("it could not be done; the log says why")
+                batch[0].done.set_exception(error)
             return
         for one, result in zip(batch, made, strict=True):
             if not one.done.done():

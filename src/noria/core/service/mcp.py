@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from noria import __version__
-from noria.core.errors import NoriaError
+from noria.core.errors import NoriaError, caller_line
 from noria.core.records import json_values
 from noria.core.service.callers import Caller, Right
 from noria.core.service.responses import HttpError, json_response, read_json
@@ -193,7 +193,8 @@ def mcp_route(
         except HttpError as error:
             return _told(error.message, fault=True)
         except NoriaError as error:
-            return _told(str(error), fault=True)
+            log.warning("the tool %s failed: %s", tool.name, error)
+            return _told(caller_line(error), fault=True)
         except Exception:
             log.exception("the tool %s failed", tool.name)
             raise _RpcError(_INTERNAL, "the tool failed; the service's log says why") from None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from noria.core.errors import DataError
+from noria.core.records import json_value
 from noria.core.traces import telemetry
 
 
@@ -205,10 +206,10 @@ def _flattened(attributes: Mapping[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def loaded_json(value: Any) -> Any:
-    """The JSON that a text holds; any other text, or value, as it is."""
+    """The JSON that a text holds within the bounds of `json_value`; any other text, or value, as it is."""
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return json_value(value, "text")
+        except DataError:
             return value
     return value

@@ -8,15 +8,15 @@ way, as for live traffic.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from noria.core.errors import DataError
-from noria.core.records import lines
+from noria.core.records import json_value, lines
 from noria.core.traces import telemetry
 from noria.core.traces.blobs import blob_names, take_out_blobs
 from noria.core.traces.formats import FlatSpan, flat_spans, loaded_json
@@ -112,10 +112,13 @@ def import_traces(
     counts = ImportCounts() if counts is None else counts
     redactor = redactor or Redactor()
     groups: dict[str, list[FlatSpan]] = {}
-    for where, value in _values(path):
+    for where, text in _texts(path):
         try:
-            for span in flat_spans(value):
+            for span in flat_spans(json_value(text, where)):
+                _check_numbers(span)
                 groups.setdefault(span.trace, []).append(span)
+        except DataError as error:
+            counts.skip(where, error.what)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             counts.skip(where, error if isinstance(error, ValueError) else f"{type(error).__name__}: {error}")
     if not groups:
@@ -134,26 +137,57 @@ def import_traces(
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
-def _values(path: Path) -> Iterator[tuple[str, Any]]:
-    """JSON values of a file with their places: one a line, or one after the other over several lines."""
-    decoder = json.JSONDecoder()
-    kept, began = "", ""
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[\[\]{}]')
+"""A text, or a bracket outside of texts; no text of JSON goes over the end of a line."""
+_BETWEEN = re.compile(r"[\s,]*")
+_SCALAR = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^\s,\[\]{}"]+')
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """JSON texts of a file with their places: one a line, or laid out over several; of a list, its elements.
+
+    Every character is looked at once, whatever the layout. What is no JSON inside of its brackets is found by who
+    parses it.
+
+    Raises:
+        DataError: the file cannot be read, or a bracket in it is never closed, or never opened.
+    """
+    pieces: list[str] = []
+    began, depth, listed = "", 0, False
     for where, text in lines(path):
-        if not kept and not text.strip():
-            continue
-        began = began if kept else where
-        kept = f"{kept}{text}\n" if kept else text.lstrip()
-        if text[:1].isspace():  # inside of a value that is laid out over lines: its end is not indented
-            continue
-        while kept:
-            try:
-                value, end = decoder.raw_decode(kept)
-            except (ValueError, RecursionError):
+        place = 0
+        while True:
+            if not depth:
+                place = _BETWEEN.match(text, place).end()  # type: ignore[union-attr]
+                if text[place : place + 1] == ("]" if listed else "["):
+                    listed, began, place = not listed, where, place + 1
+                    continue
+            if place == len(text):
                 break
-            yield began, value
-            kept, began = kept[end:].lstrip(), where
-    if kept:
+            began = began if depth else where
+            end, depth = _ended(text, place, depth)
+            if end == place:
+                raise DataError("no JSON: a bracket that closes nothing", where=where)
+            pieces.append(text[place:end])
+            place = end
+            if not depth:
+                yield began, "\n".join(pieces)
+                pieces.clear()
+    if depth or listed:
         raise DataError("no JSON, or it is cut off", where=began, mend="export the file again")
+
+
+def _ended(text: str, place: int, depth: int) -> tuple[int, int]:
+    """Where a value ends in a line, and how many brackets are open there."""
+    if not depth and text[place] not in "[{":
+        scalar = _SCALAR.match(text, place)
+        return (place if scalar is None else scalar.end()), 0
+    for token in _TOKEN.finditer(text, place):
+        mark = text[token.start()]
+        depth += (mark in "[{") - (mark in "]}")
+        if not depth:
+            return token.end(), 0
+    return len(text), depth
 
 
 # -- ours -------------------------------------------------------------------------------------------------------------
@@ -182,7 +216,7 @@ def _assemble(
     ours = tuple(_ours(span, ids, clean) for span in ordered)
     leaves = [span for span in ordered if _kind(span) in ("chat", "generate")] or ordered[:1]
     costs = [span.attributes.get("cost") for span in ordered]
-    known = [float(cost) for cost in costs if isinstance(cost, (int, float)) and math.isfinite(cost)]
+    known = [float(cost) for cost in costs if _is_number(cost) and math.isfinite(cost)]
     first = {
         key: value
         for span in reversed(ordered)
@@ -242,15 +276,32 @@ def _kind(span: FlatSpan) -> SpanKind:
     )
 
 
+_TOKENS = {
+    "in": (telemetry.TOKENS_IN, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    "out": (telemetry.TOKENS_OUT, "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+}
+_LARGEST = 2**53
+"""Largest count or cost; no float holds all whole numbers beyond."""
+
+
+def _check_numbers(span: FlatSpan) -> None:
+    """Raise DataError for a cost or a count that is too large to be one."""
+    for name in ("cost", *_TOKENS["in"], *_TOKENS["out"]):
+        value = span.attributes.get(name)
+        if _is_number(value) and abs(value) >= _LARGEST:
+            raise DataError(f"{name}: a number of 2^53 or more")
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _tokens(spans: Iterable[FlatSpan], side: str) -> int:
-    names = {
-        "in": (telemetry.TOKENS_IN, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
-        "out": (telemetry.TOKENS_OUT, "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
-    }[side]
     total = 0
     for span in spans:
-        value = next((span.attributes[name] for name in names if span.attributes.get(name) is not None), 0)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 2**53:
+        given = (span.attributes.get(name) for name in _TOKENS[side])
+        value = next((one for one in given if one is not None), 0)
+        if _is_number(value) and value >= 0:
             total += int(value)
     return total
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field
 from noria.core.completions.answers import model_list
 from noria.core.completions.images import ImageRequest, images_answer, read_generation, refuse_fields
 from noria.core.completions.versions import named_version, version_field
-from noria.core.errors import DataError, NoriaError
+from noria.core.errors import DataError, NoriaError, caller_line
 from noria.core.service.batching import Batching
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request, Response, Route, Service, route
 from noria.core.versions.served import ServedVersions
 from noria.distill.service.drawing import Painter, Wish, check_prompt, draw_all
+
+log = logging.getLogger("noria.serving")
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ class PictureService:
         except DataError as error:
             raise HttpError(400, "bad_prompt", error.what, param="prompt") from None
         except NoriaError as error:
-            raise HttpError(502, "not_drawn", error.what) from None
+            log.warning("a picture was not drawn: %s", error)
+            raise HttpError(502, "not_drawn", caller_line(error)) from None
         version = version_field(asked.model, self.model)
         each = [
             {"noria": {**version, "seed": seed, "number": number, "steps": drawing.painter.grid.steps}}

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from noria.core.chat.json_replies import object_in
+from noria.core.chat.reasoning import bare_text
 from noria.core.errors import DataError
 from noria.core.statistics.intervals import mean_known, proportion_interval
 from noria.editing.benchmarks.items import KNOWLEDGE, KRIS_DIMENSIONS, BenchItem
@@ -80,7 +81,7 @@ def strict_score(reply: str, *, low: int = 1, high: int = 5) -> int | None:
     """The one score of a reply: that of its JSON, or the one number behind its last `Final Score`; None otherwise."""
     score: object = (object_in(reply) or {}).get("score")
     if score is None:
-        found = [re.findall(r"\d+", match[1]) for match in _FINAL.finditer(reply)]
+        found = [re.findall(r"\d+", match[1]) for match in _FINAL.finditer(bare_text(reply))]
         numbers = [one for one in found if one]
         score = int(numbers[-1][0]) if numbers and len(numbers[-1]) == 1 else None
     if isinstance(score, bool) or not isinstance(score, int | float) or score != int(score):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 from noria.core.completions.answers import model_list
 from noria.core.completions.images import ImageRequest, images_answer, read_edit, refuse_fields
 from noria.core.completions.versions import named_version, version_field
-from noria.core.errors import DataError, ModelError
+from noria.core.errors import DataError, NoriaError, caller_line
 from noria.core.judging.items import Checklist
 from noria.core.picture_files import open_picture, png
 from noria.core.service.responses import HttpError, json_response
@@ -38,6 +39,16 @@ BODY = 64 << 20
 """Most bytes of a request."""
 MOST_TRIES = 8
 _EXTRA = {"tries", "samples", "plan", "show_thinking", "checklist"}
+_NO_PICTURE: Mapping[str, str] = {
+    "refused": "the editor declined the request",
+    "timeout": "the editor made no picture in time",
+    "unreachable": "the editor does not answer; the service's log says why",
+    "broken": "the editor made no picture; the service's log says why",
+    "size": "the editor's picture has another shape than the source",
+    "unsupported": "the editor takes no mask, or no more than one picture",
+}
+"""Lines by which failures of the editor are answered; what it said itself is for the log."""
+log = logging.getLogger("noria.serving")
 
 
 @dataclass(frozen=True)
@@ -119,8 +130,9 @@ class EditService:
                 )
         except DataError as error:
             raise HttpError(400, "bad_request", error.what, param=error.where) from None
-        except ModelError as error:
-            raise HttpError(502, "planner_failed", error.what) from None
+        except NoriaError as error:
+            log.warning("the planner failed: %s", error)
+            raise HttpError(502, "planner_failed", f"no plan: {caller_line(error)}") from None
         finally:
             self._under_way -= 1
         return self._answer(results, wish, asked.model)
@@ -151,7 +163,8 @@ class EditService:
             kind = "no_plan" if rendering is None else str(rendering.failure)
             status = {"refused": 400, "timeout": 504, "unsupported": 400}.get(kind, 502)
             code = "content_filter" if kind == "refused" else kind
-            raise HttpError(status, code, failed[0].why)
+            log.warning("no picture: %s", failed[0].why)
+            raise HttpError(status, code, _NO_PICTURE.get(kind, failed[0].why))
         version = version_field(model, self.model)
         each = [
             {"revised_prompt": one.plan.text, "noria": {**version, **_shown(one, wish)}} for one in results

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL.Image import Image as Picture
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Image as ImagePart, Message, Refusal, system, user
+from noria.core.chat.reasoning import bare_text
 from noria.core.errors import ModelError
 from noria.core.picture_files import png
 from noria.editing.plans import format_output
@@ -127,7 +128,7 @@ class Rewriter:
         if not isinstance(outcome, Answer):
             what = "refused" if isinstance(outcome, Refusal) else f"{outcome.kind}: {outcome.message}"
             raise ModelError(what, where=self.name)
-        return format_output("", outcome.text.rpartition("</think>")[2])
+        return format_output("", bare_text(outcome.text))
 
 
 class DirectPlanner:

@@ -12,24 +12,17 @@ no rung, stays unanswered; nothing is guessed.
 
 from __future__ import annotations
 
-import collections
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
+from noria.core.chat.json_replies import LONGEST_REPLY, Found, side_by_side, values_in
+from noria.core.chat.reasoning import bare_text
 from noria.core.errors import require
-from noria.grounding.corpus.letters import (
-    LONGEST_ANSWER,
-    answers_in,
-    bare_text,
-    claim,
-    letter_in,
-    letter_of,
-    plain_text,
-)
+from noria.grounding.corpus.letters import LONGEST_ANSWER, answers_in, claim, letter_in, letter_of, plain_text
 from noria.grounding.corpus.types import TRAITS, level_number
 from noria.grounding.scoring.answers import Several, entry_of, from_one, gathered, number_of, unwrapped
 from noria.grounding.scoring.predictions import STRICT_RUNG, whole_text
@@ -37,12 +30,8 @@ from noria.grounding.scoring.predictions import STRICT_RUNG, whole_text
 K = TypeVar("K", str, int)
 V = TypeVar("V")
 
-LONGEST = 200_000
-"""Characters of a reply that are looked at."""
-LONGEST_MENDED = 40_000
 DEEPEST = 60
-MOST_OBJECTS = 64
-"""Objects of a reply that are looked at; the last ones, for the last word counts."""
+"""Most lists and objects around a value of a reply."""
 
 
 @dataclass
@@ -85,13 +74,13 @@ def read_reply(
         traits: whether levels or rationales were asked for.
         tags: names of reasoning tags besides the usual ones.
     """
-    if len(text) > LONGEST:
+    if len(text) > LONGEST_REPLY:
         return Reading(problems=[f"a reply of {len(text):,} characters"])
     bare = bare_text(text, tags)
     reading, end = Reading(), 0
     for found in _values(text, bare):
         later = _reading(found.value, numbers, traits)
-        beside = bool(reading) and not _has_words(bare[end : found.start])
+        beside = bool(reading) and side_by_side(bare[end : found.start])
         _add(reading, later, found.rung, beside=beside)
         end = found.end
     if numbers:
@@ -105,11 +94,6 @@ def read_reply(
     if not reading:
         reading.problems.append("nothing that was asked is in the reply")
     return reading
-
-
-def _has_words(between: str) -> bool:
-    """Whether text between two objects says more than `or`: a correction has words."""
-    return bool(re.search(r"[^\W\d_]", re.sub(r"\b(?:or|json)\b", "", between, flags=re.IGNORECASE)))
 
 
 def _add(reading: Reading, later: Reading, rung: int, *, beside: bool = False) -> None:
@@ -153,7 +137,6 @@ def _lay(mine: dict[K, V], said: Mapping[K, V], torn: set[str | int], beside: bo
 # -- rungs 1 to 4 -----------------------------------------------------------------------------------------------------
 
 _HALF = re.compile("[\ud800-\udfff]")
-_FENCE = re.compile(r"```(?:json|JSON)?\s*(.*?)```", re.DOTALL)
 _REFUSAL = re.compile(
     r"\b(?:i\s*(?:'m|’m|\s+am)\s+(?:sorry|unable|not able)|i\s+(?:can(?:no|')?t|cannot|can’t|won(?:'|’)t|will not|"
     r"must decline|refuse)|as an ai\b.{0,40}\b(?:cannot|can't|unable)|je (?:suis désolé|ne peux pas)|lo siento|"
@@ -163,61 +146,21 @@ _REFUSAL = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class _Value:
-    """A JSON value in a reply, the rung that found it, and its place in the reply without reasoning."""
-
-    value: Any
-    rung: int
-    start: int
-    end: int
-
-
 def objects_in(text: str) -> list[tuple[int, Any]]:
     """(rung, value) of every JSON value that rungs 1 to 4 find in a reply, in the order of the text."""
     return [(one.rung, one.value) for one in _values(text, bare_text(text))]
 
 
-def _values(text: str, bare: str) -> list[_Value]:
+def _values(text: str, bare: str) -> list[Found]:
     """The values of a reply. Halves of characters, which JSON can escape and no file can hold, become U+FFFD."""
-    values = _found(text, bare)
+    values = values_in(text, bare, _loaded, mend=_mended)
     if "\\ud" in text.lower() or not _is_whole(text):
-        return [_Value(whole_text(one.value), one.rung, one.start, one.end) for one in values]
+        return [replace(one, value=whole_text(one.value)) for one in values]
     return values
 
 
 def _is_whole(text: str) -> bool:
     return text.isascii() or _HALF.search(text) is None
-
-
-def _found(text: str, bare: str) -> list[_Value]:
-    for rung, whole in ((1, text), (2, bare)):
-        for value in _loaded(whole.strip()):
-            return [_Value(value, rung, 0, len(bare))]
-    values: list[_Value] = []
-    place = 0
-    for fence in _FENCE.finditer(bare):
-        for value in _loaded(fence[1].strip()):
-            values += _in_prose(bare, place, fence.start())
-            values.append(_Value(value, 2, fence.start(), fence.end()))
-            place = fence.end()
-    return values + _in_prose(bare, place, len(bare))
-
-
-def _in_prose(text: str, start: int, end: int) -> list[_Value]:
-    """Values of the objects in a part of a text; what is broken is mended, as far as it is not too long."""
-    values: list[_Value] = []
-    left = LONGEST_MENDED
-    for first, last in collections.deque(_balanced(text, start, end), MOST_OBJECTS):
-        piece = text[first:last]
-        loaded = _loaded(piece)
-        if not loaded and len(piece) <= left:
-            left -= len(piece)
-            loaded, rung = _mended(piece), 4
-        else:
-            rung = 3
-        values += [_Value(value, rung, first, last) for value in loaded]
-    return values
 
 
 def _mended(piece: str) -> list[Any]:
@@ -255,36 +198,6 @@ def _depth(text: str) -> int:
         depth += 1 if mark in "[{" else -1
         deepest = max(deepest, depth)
     return deepest
-
-
-_OPENS = re.compile(r"\{(?=\s*(?:[\"'“}]|\w{1,40}\s*:))")
-"""A brace that begins an object; `{B}` and `{{` in a sentence do not."""
-
-
-def _balanced(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans of outermost objects, outside of strings; one that is never closed reaches to the end."""
-    depth, first, quoted, escaped = 0, start, False, False
-    openings = {found.start() for found in _OPENS.finditer(text, start, end)}
-    for place in range(start, end):
-        mark = text[place]
-        if quoted:
-            if escaped:
-                escaped = False
-            elif mark == "\\":
-                escaped = True
-            elif mark == '"':
-                quoted = False
-        elif mark == '"' and depth:
-            quoted = True
-        elif mark == "{" and (depth or place in openings):
-            first = place if not depth else first
-            depth += 1
-        elif mark == "}" and depth:
-            depth -= 1
-            if not depth:
-                yield first, place + 1
-    if depth:
-        yield first, end
 
 
 def _reading(value: Any, numbers: Sequence[int], traits: bool) -> Reading:

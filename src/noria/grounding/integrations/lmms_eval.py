@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
+from noria.core.chat import reasoning
 from noria.core.errors import DataError
 from noria.core.files import write_atomic
 from noria.grounding.asking.prompts import MEANINGS
@@ -97,8 +99,16 @@ def export_lmms_eval(corpus: Corpus, folder: Path, videos: Path | None) -> Path:
     group = {"group": "noria_grounding", "task": [f"noria_grounding_{name}" for name in tasks]}
     write_atomic(folder / "noria_grounding.yaml", yaml.safe_dump(group, sort_keys=False))
     # The reader of answers is Noria's own, copied, so that one reply has one reading everywhere.
-    write_atomic(folder / "utils.py", Path(letters.__file__).read_text(encoding="utf-8") + FUNCTIONS)
+    write_atomic(folder / "utils.py", _source(letters) + _source(reasoning).replace(_FUTURE, "") + FUNCTIONS)
     return folder
+
+
+_FUTURE = "from __future__ import annotations\n"
+"""It may stand at the top of a file alone."""
+
+
+def _source(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
 
 
 def _task(name: str, folder: Path) -> str:

@@ -10,6 +10,7 @@ Requests that wait are decoded together. A stream comes in one piece. What canno
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 from noria.core.chat.outcomes import Answer, Usage
 from noria.core.completions.answers import DONE, ChunkWriter, completion, event, model_list
 from noria.core.completions.requests import CompletionRequest, read_completion
-from noria.core.errors import ConfigError, DataError, NoriaError, needing
+from noria.core.errors import ConfigError, DataError, NoriaError, caller_line, needing
 from noria.core.service.batching import Batching
 from noria.core.service.responses import HttpError, json_response
 from noria.core.service.serving import Request as HttpRequest, Response, Route, Service, route
@@ -28,6 +29,7 @@ from noria.mtp.decoding.sample_files import prompt_of
 with needing("serve"):
     from prometheus_client import Counter
 
+log = logging.getLogger("noria.serving")
 _HONOURED = {"temperature", "top_p", "seed", "max_tokens", "top_k", "min_p", "user", "metadata", "store"}
 
 
@@ -113,7 +115,8 @@ class DraftingService:
         except DataError as error:
             raise HttpError(400, "bad_request", error.what, param="messages") from None
         except NoriaError as error:
-            raise HttpError(502, "not_decoded", error.what) from None
+            log.warning("a request was not decoded: %s", error)
+            raise HttpError(502, "not_decoded", caller_line(error)) from None
         if done.finish == "invalid":
             raise HttpError(502, "not_finite", "the model's numbers were not finite there")
         self._count(done)

@@ -18,9 +18,8 @@ from typing import Any
 import msgspec
 
 from noria.core.chat import Answer, ChatModel, ChatRequest, Image, Message, system, user
-from noria.core.errors import DataError
+from noria.core.chat.json_replies import object_in
 from noria.core.judging import quoted
-from noria.core.records import json_value
 from noria.reports.document.parsing import ParsedFigure
 
 MOST_TEXT = 120_000
@@ -69,12 +68,8 @@ async def ask_json(judge: ChatModel, instruction: str, material: Sequence[Any], 
                 :200
             ],
         )
-    found = re.search(r"\{.*\}", outcome.text, re.DOTALL)
-    try:
-        value = json_value(found[0] if found else outcome.text, "reply")
-    except DataError as error:
-        return Reply(None, f"not JSON: {error.what}"[:200])
-    return Reply(value) if isinstance(value, dict) else Reply(None, "no JSON object")
+    value = object_in(outcome.text)
+    return Reply(value, "" if value is not None else "no JSON object that can be read")
 
 
 async def score_rubrics(

@@ -170,10 +170,10 @@ def _cites(rule: Rule, sample: Sample, response: Response) -> bool | str:
 
 
 def _fits(schema: Mapping[str, Any], text: str) -> bool | str:
-    from noria.core.chat.json_replies import object_in
+    from noria.core.chat.json_replies import json_in
     from noria.core.errors import require
 
-    value = object_in(text)
+    value = json_in(text)
     if value is None:
         return False
     jsonschema = require("jsonschema", "skills")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
-import re
+import math
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from noria.core.chat import Answer, ChatRequest, ChatServer, Frame, Image, Video, ask_all, user
+from noria.core.chat.json_replies import json_in
 from noria.core.errors import DataError, RunError
 from noria.tryon.actions.reading import MOST_ACTIONS, Action
 from noria.tryon.video.clips import Clip
@@ -42,7 +44,7 @@ def ask_for_actions(clip: Clip, server: ChatServer, frames: int) -> list[Action]
 
     Raises:
         RunError: there is no answer.
-        DataError: the answer is no list of actions.
+        DataError: the answer is no list of actions, or its times are in another unit than seconds.
     """
     rows = np.unique(np.linspace(0, len(clip.frames) - 1, frames).round().astype(int))
     shown = Video(tuple(Frame(Image(jpeg(clip, row)), float(clip.seconds[row])) for row in rows))
@@ -53,28 +55,50 @@ def ask_for_actions(clip: Clip, server: ChatServer, frames: int) -> list[Action]
 
 
 def parse_actions(text: str, duration: float) -> list[Action]:
-    """Read a model's answer: a JSON list, alone or in a block of code.
+    """Read a model's answer: a JSON list of actions, alone, in words, or as the one field of an object.
+
+    Args:
+        text: words of the model.
+        duration: length of the clip in seconds.
 
     Raises:
-        DataError: it is none.
+        DataError: there is no list, or its times are in another unit than seconds.
     """
-    match = re.search(r"\[.*\]", text, re.DOTALL)
-    try:
-        rows = json.loads(match[0]) if match else None
-    except (ValueError, RecursionError):
-        rows = None
-    if not isinstance(rows, list):
+    rows = _rows(json_in(text, lambda value: _rows(value) is not None))
+    if rows is None:
         raise DataError(
             f"no list of actions in the model's answer: {text[:80]!r}", mend="ask again, or another model"
         )
     actions = []
     for number, row in enumerate(rows[:MOST_ACTIONS], 1):
         try:
-            start, end = max(0.0, float(row["start"])), min(duration, float(row["end"]))
-            actions.append(Action(start, end, str(row["caption"]).strip()))
+            start, end = _seconds(row, "start"), _seconds(row, "end")
+            if end > max(2 * duration, duration + 1):
+                raise DataError(
+                    f"action {number} of the model ends at {end:g} in a clip of {duration:g} s: another unit",
+                    mend="ask again, or another model",
+                )
+            if not isinstance(caption := row["caption"], str):
+                raise ValueError("its caption is no text")
+            actions.append(Action(max(0.0, start), min(duration, end), caption.strip()))
         except (KeyError, TypeError, ValueError) as error:
             warnings.warn(f"action {number} of the model is left out ({error})", stacklevel=2)
     return sorted(actions, key=lambda action: (action.start, action.end))
+
+
+def _rows(value: Any) -> list[Any] | None:
+    """The list of actions that a value is, or holds as its one field; None where it is none, such as `[1]`."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        (value,) = value.values()
+    is_list = isinstance(value, list) and (not value or any(isinstance(row, Mapping) for row in value))
+    return value if is_list else None
+
+
+def _seconds(row: Mapping[str, Any], name: str) -> float:
+    value = row[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"its {name} is no number")
+    return float(value)
 
 
 def jpeg(clip: Clip, row: int) -> bytes:

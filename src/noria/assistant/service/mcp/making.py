@@ -18,7 +18,7 @@ from noria.assistant.service.making import Making
 from noria.core.chat.messages import Image
 from noria.core.chat.wire import data_url
 from noria.core.completions.jobs import Jobs, Progress
-from noria.core.errors import DataError, RunError
+from noria.core.errors import DataError, ServedError
 from noria.core.service.callers import Caller
 from noria.core.service.mcp import McpFile, McpResult, McpTool
 from noria.core.service.responses import HttpError
@@ -104,7 +104,7 @@ async def _long(making: Making, jobs: Jobs, kind: str, caller: Caller, start: Wo
         progress(0.05, "working")
         kept, trace = await start()
         if kept.result.error is not None:
-            raise RunError(kept.result.text, where=f"trace {trace}")
+            raise ServedError(kept.result.text, where=f"trace {trace}")
         return {"trace": trace}
 
     job = jobs.submit(kind, caller.name, work)
