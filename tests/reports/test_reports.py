@@ -169,6 +169,7 @@ def test_another_systems_markdown(tmp_path: Path) -> None:
         ("[[5]](#ref5)", (5,)),
         ("[^8]", (8,)),
         ("[a]", ()),
+        ('<a href="#ref²">[2]</a>', ()),
     ],
 )
 def test_markers_of_every_kind(text: str, numbers: tuple[int, ...]) -> None:
@@ -313,6 +314,29 @@ def test_the_benchmarks_requests_are_read() -> None:
 def _chart(kind: str = "bar", names: tuple[str, str] = ("name", "value [tn.]")) -> ChartData:
     rows = (("a", "1,200"), ("b", ""), ("c", "3"))
     return ChartData("C1", kind, "T", names, rows, names[0], names[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("table", "request_", "shown"),
+    [
+        ("substance,energy in J\nA,1.2e30\nB,3.4e30\nC,2e30\n", "Draw a bar chart of energy in J by substance.", 3),
+        (
+            "year,energy\n" + "".join(f"{year},{year % 7}\n" for year in range(1999, 2012)) + "total,900\n",
+            "Draw a line chart of energy by year.",
+            13,
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_of_thirty_digits_and_a_line_of_totals_become_a_report(
+    tmp_path: Path, table: str, request_: str, shown: int
+) -> None:
+    (tmp_path / "t.csv").write_text(table)
+    warnings: list[str] = []
+    build_index(tmp_path / "i", corpus_documents([str(tmp_path / "t.csv")], warnings), retrieved="2026-01-02")
+    with Index(tmp_path / "i") as index:
+        bundle = Job(tmp_path / "r", index).write(request_)
+    assert (warnings, [len(chart.rows) for chart in bundle.charts.values()]) == ([], [shown])
+    assert verify_bundle(tmp_path / "r").findings == []
 
 
 def test_names_with_dots_and_brackets_mean_nothing_to_vega() -> None:

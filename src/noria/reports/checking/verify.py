@@ -165,7 +165,7 @@ def _facts(book: Book, archive: dict[str, str], result: Verification) -> None:
             row, _, column = fact.id.partition("#r")[2].partition("c")
             again = (
                 cell_fact(source, tables[source], int(row), int(column))
-                if row.isdigit() and column.isdigit()
+                if row.isdecimal() and column.isdecimal() and len(row + column) < 18
                 else None
             )
             found = again is not None and again.value == fact.value

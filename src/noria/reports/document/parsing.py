@@ -191,7 +191,7 @@ def markers_of(text: str) -> tuple[int, ...]:
             span = re.fullmatch(r"(\d{1,6})[–-](\d{1,6})", piece)
             if span and int(span[2]) - int(span[1]) < 100:
                 numbers += range(int(span[1]), int(span[2]) + 1)
-            elif piece.isdigit():
+            elif piece.isdecimal():
                 numbers.append(int(piece[:9]))
     return tuple(dict.fromkeys(numbers))
 
@@ -215,7 +215,7 @@ def _figures(lines: list[str]) -> Iterator[ParsedFigure]:
         if caption:
             words = caption[2]
             named = re.search(r'id="fig(\d+)"', caption[1])
-            anchor = int(named[1]) if named else None
+            anchor = int(named[1][:9]) if named else None
         elif below := _CAPTION_LINE.match(
             text[match.end() : match.end() + 600].lstrip("\n").partition("\n")[0]
         ):

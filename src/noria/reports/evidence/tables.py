@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from noria.core.errors import DataError
-from noria.reports.evidence.quantities import Quantity, parse_value
+from noria.reports.evidence.quantities import MOST_DIGITS, Quantity, is_bounded, last_place, parse_value
 from noria.reports.evidence.records import Fact
 
 ColumnKind = Literal["number", "year", "date", "month", "name", "empty"]
@@ -25,7 +25,7 @@ TABLE_END = "\x0c\n"
 """End of the table in the archived text of a source; the text beside the table follows."""
 _DATE = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?:[T ].*)?$")
 _DATE_US = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})$")
-_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?$")
+_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4})?$")
 _UNIT_IN_NAME = re.compile(r"[(\[]\s*([^)\]]{1,20})\s*[)\]]\s*$|_in_(\w+)$")
 
 
@@ -124,13 +124,13 @@ def cell_number(text: str) -> Decimal | None:
 
 
 def cell_quantity(text: str) -> Quantity | None:
-    """A cell's number with its unit, where the cell is a number and nothing else."""
+    """A cell's number with its unit, where the cell is a number of at most `MOST_DIGITS` digits and nothing else."""
     plain = text.strip()
     if _PLAIN.match(plain):
         value = Decimal(plain.replace(",", ""))
-        exponent = value.as_tuple().exponent
-        places = -exponent if isinstance(exponent, int) else 0
-        return Quantity(value, "", plain, 0, len(plain), Decimal(1).scaleb(-places))
+        if not is_bounded(value, MOST_DIGITS):
+            return None
+        return Quantity(value, "", plain, 0, len(plain), last_place(value))
     found = parse_value(plain)
     return found if found is not None and found.start == 0 and found.end >= len(plain) - 1 else None
 
@@ -147,7 +147,7 @@ def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
         return "month"
     if sum(date_key(cell) is not None for cell in present) >= needed:
         return "date"
-    years = sum(cell.isdigit() and len(cell) == 4 and 1400 <= int(cell) <= 2200 for cell in present)
+    years = sum(cell.isdecimal() and len(cell) == 4 and 1400 <= int(cell) <= 2200 for cell in present)
     if years >= needed and (
         re.search(r"year|date|period|年", name, re.IGNORECASE)
         or (len(set(present)) > 2 and years == len(present) and "id" not in name.lower() and _steps(present))
@@ -158,7 +158,7 @@ def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
 
 def _steps(cells: Sequence[str]) -> bool:
     """Whether years follow one another in small steps, as those of a series do."""
-    years = sorted({int(cell) for cell in cells})
+    years = sorted({int(cell) for cell in cells if cell.isdecimal()})
     return all(after - before <= 10 for before, after in itertools.pairwise(years))
 
 
