@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 
 from noria.core.errors import DataError
@@ -27,6 +28,7 @@ from noria.reports.document.markdown import write_markdown
 from noria.reports.document.parsing import markers_of, parse_report
 from noria.reports.reading.documents import Document, Piece
 from noria.reports.search.index import Index, build_index, corpus_documents
+from noria.reports.verbs.verify import command
 from tests.reports.conftest import REQUEST, lands
 
 Made = tuple[Path, Bundle]
@@ -157,6 +159,46 @@ def test_another_systems_markdown(tmp_path: Path) -> None:
     ):
         assert part in what
     assert "12.5" not in what
+
+
+def test_numbers_that_cite_nothing_are_findings_and_years_are_not(tmp_path: Path) -> None:
+    text = (
+        "# T\n\nRevenue was 37 billion in 2024, and fell by 80 %.\n\nIn 2023 it moved, as Figure 2 shows.\n"
+    )
+    result = verify_markdown(text, folder=tmp_path)
+    assert [(f.kind, f.where) for f in result.findings] == [("traceability", "line 3")]
+    assert result.coverage["sentences"].unchecked == 1
+    assert result.exit_code(strict=False) == 1
+
+
+@pytest.mark.parametrize(
+    "rest", ["Words alone.", "So it was 5% [1].\n\n## References\n\n[1] A. https://a.org/x"]
+)
+def test_a_report_of_which_nothing_could_be_checked_is_no_success(tmp_path: Path, rest: str) -> None:
+    (tmp_path / "r.md").write_text(f"# T\n\n{rest}\n")
+    given = CliRunner().invoke(command, [str(tmp_path / "r.md")], standalone_mode=False)
+    assert (given.return_value, "nothing could be checked" in given.output) == (1, True)
+    assert "0 findings" in given.output
+
+
+def test_what_follows_the_references_is_read_as_text(tmp_path: Path) -> None:
+    text = (
+        "# T\n\n## A\n\nIt was 5% [1].\n\n## References\n\n### Web\n\n[1] A. https://a.org/x\n\n"
+        "## Outlook\n\nIt will be 9%.\n"
+    )
+    parsed = parse_report(text)
+    assert ([r.number for r in parsed.references], parsed.sentences[-1].line) == ([1], 15)
+    assert [f.where for f in verify_markdown(text, folder=tmp_path).findings] == ["line 15"]
+
+
+def test_a_number_that_was_written_into_a_finished_report_without_a_source_is_found(
+    made: Made, tmp_path: Path
+) -> None:
+    folder, _ = made
+    shutil.copytree(folder, tmp_path / "r")
+    file = tmp_path / "r" / "report.md"
+    file.write_text(file.read_text().replace("\n## ", "\nSpain had 99.9% then.\n\n## ", 1))
+    assert any("without a source: Spain" in f.what for f in verify(tmp_path / "r").findings)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from noria.reports.charts.drawing import png_of_spec, specification
 from noria.reports.charts.records import ChartData, check_cells
 from noria.reports.charts.specs import values
 from noria.reports.checking.findings import Verification
-from noria.reports.checking.structure import check_structure
+from noria.reports.checking.structure import check_structure, uncited_numbers
 from noria.reports.document.blocks import TableBlock, sentences
 from noria.reports.document.bundle import Bundle, read_bundle, spec_of
 from noria.reports.document.markdown import write_markdown
@@ -42,7 +42,8 @@ def verify(path: Path) -> Verification:
 def verify_markdown(markdown: str, *, folder: Path | None) -> Verification:
     """Verify another system's report: its structure, and numbers against the files that it cites beside it.
 
-    A reference on the web is not fetched: it counts as blocked, and its sentences as unchecked.
+    A reference on the web is not fetched: it counts as blocked, and its sentences as unchecked. A sentence with numbers
+    that cites nothing is a finding.
     """
     result = Verification()
     parsed = parse_report(markdown)
@@ -53,6 +54,9 @@ def verify_markdown(markdown: str, *, folder: Path | None) -> Verification:
     check_structure(parsed, result, folder=folder)
     texts = _cited_texts(parsed, result, folder)
     cover = result.cover("sentences")
+    for sentence in uncited_numbers(parsed):
+        cover.unchecked += 1
+        _without_source(sentence.text, f"line {sentence.line}", result)
     for sentence in parsed.sentences:
         if not sentence.cites:
             continue
@@ -188,7 +192,7 @@ def _sentences(bundle: Bundle, result: Verification) -> None:
             numbered = checked_quantities(sentence.text)
             named = named_numbers(sentence.text, bundle.book.facts.values()) if numbered else {}
             if any(q.start not in named for q in numbered):
-                result.find("traceability", f"numbers without a source: {sentence.text[:80]}", section.title)
+                _without_source(sentence.text, section.title, result)
             continue
         support = check_sentence(sentence.text, sentence.cites, bundle.book)
         result.support[support.verdict] = result.support.get(support.verdict, 0) + 1
@@ -210,6 +214,10 @@ def _sentences(bundle: Bundle, result: Verification) -> None:
                         numbers.checked += len(support.links)
                         for _ in support.missing:
                             result.find("support", f"{cell}: not in what is cited", f"{section.title}: table")
+
+
+def _without_source(text: str, where: str, result: Verification) -> None:
+    result.find("traceability", f"numbers without a source: {text[:80]}", where)
 
 
 def _charts(bundle: Bundle, folder: Path, result: Verification) -> None:
@@ -268,13 +276,21 @@ def _contradictions(book: Book, result: Verification) -> None:
 
 
 def _edited(markdown: str, bundle: Bundle, result: Verification) -> None:
-    """Check an edited Markdown again: each sentence's numbers against all evidence of the references that it cites."""
+    """Check an edited Markdown again: each sentence's numbers against all evidence of the references that it cites.
+
+    A sentence that was not there before, has numbers and cites nothing is a finding.
+    """
     numbering = number(bundle.report, bundle.book)
     by_number: dict[int, list[str]] = {}
     for id in [*bundle.book.facts, *bundle.book.passages, *bundle.book.derived]:
         for n in numbering.markers([id], bundle.book):
             by_number.setdefault(n, []).append(id)
-    for sentence in parse_report(markdown).sentences:
+    parsed = parse_report(markdown)
+    before = {one.text for one in parse_report(write_markdown(bundle.report, bundle.book)).sentences}
+    for sentence in uncited_numbers(parsed):
+        if sentence.text not in before:
+            _without_source(sentence.text, f"report.md, line {sentence.line}", result)
+    for sentence in parsed.sentences:
         ids = [id for n in sentence.cites for id in by_number.get(n, [])]
         if not ids:
             continue

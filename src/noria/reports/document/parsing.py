@@ -116,21 +116,26 @@ def parse_report(markdown: str) -> ParsedReport:
     Code blocks are skipped: a `[1]` in code is no citation.
     """
     lines = markdown.replace("\r\n", "\n").split("\n")
-    split = _references_at(lines)
+    split, end = _references_at(lines)
     title = next((m[2] for line in lines if (m := _HEADING.match(line)) and len(m[1]) == 1), "")
-    body = lines[:split]
+    body = [*lines[:split], *[""] * (end - split), *lines[end:]]  # places of lines stay as they are
     figures = tuple(_figures(body))
     sections, sentences = _body(body)
-    references = tuple(_references(lines[split:], split))
+    references = tuple(_references(lines[split:end], split))
     return ParsedReport(_strip(title), sections, tuple(sentences), references, figures, len(markdown))
 
 
-def _references_at(lines: list[str]) -> int:
-    """Line of the last heading of references; without one, that of the first anchored entry."""
+def _references_at(lines: list[str]) -> tuple[int, int]:
+    """Line of the last heading of references, and that of the next heading which is not below it; without a heading of
+    references, from the first anchored entry to the end.
+    """
     places = [n for n, line in enumerate(lines) if _REFERENCES.match(line.replace("*", ""))]
-    if places:
-        return places[-1]
-    return next((n for n, line in enumerate(lines) if _ANCHOR.search(line)), len(lines))
+    if not places:
+        return next((n for n, line in enumerate(lines) if _ANCHOR.search(line)), len(lines)), len(lines)
+    first = places[-1]
+    level = lines[first].count("#")
+    after = ((n, _HEADING.match(lines[n])) for n in range(first + 1, len(lines)))
+    return first, next((n for n, m in after if m and len(m[1]) <= level), len(lines))
 
 
 def _references(lines: list[str], first: int) -> Iterator[Reference]:

@@ -10,6 +10,7 @@ from noria.core.errors import NoriaError
 from noria.core.files import inside, read_bytes, read_text
 from noria.reports.agents.requests import demands_of
 from noria.reports.charts.choosing import demanded_kinds
+from noria.reports.checking.findings import Verification
 from noria.reports.checking.verify import verify, verify_markdown
 from noria.reports.document.blocks import figures as figure_blocks, sentences
 from noria.reports.document.bundle import read_bundle
@@ -35,9 +36,8 @@ def evaluate_text(markdown: str, folder: Path | None, *, request: str = "") -> d
     """
     parsed = parse_report(markdown)
     result = verify_markdown(markdown, folder=folder)
-    kinds = ("traceability", "consistency", "completeness")
     return {
-        "structure": {kind: sum(f.kind == kind for f in result.findings) for kind in kinds},
+        "structure": _structure(result),
         "integration": integration(parsed),
         "visuals": visual_alignment(parsed, request) if request else None,
         **measure_figures(parsed.figures, folder),
@@ -62,6 +62,9 @@ def evaluate_bundle(folder: Path, *, request: str = "") -> dict[str, Any]:
         for id in bundle.charts
     }
     scores = evaluate_text(read_text(folder / "report.md"), folder, request=request)
+    scores["structure"] = _structure(
+        result
+    )  # that of the bundle knows the numbers of names, which need no source
     if request:
         scores["visuals"] = demands_met(
             request,
@@ -75,6 +78,11 @@ def evaluate_bundle(folder: Path, *, request: str = "") -> dict[str, Any]:
         "FLC": consistency(sum(f.kind == "contradiction" for f in result.findings)),
         "findings": len(result.findings),
     }
+
+
+def _structure(result: Verification) -> dict[str, int]:
+    kinds = ("traceability", "consistency", "completeness")
+    return {kind: sum(f.kind == kind for f in result.findings) for kind in kinds}
 
 
 def integration(parsed: ParsedReport) -> float | None:
