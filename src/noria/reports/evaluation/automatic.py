@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -192,4 +193,9 @@ def read_tasks(path: Path) -> list[Mapping[str, Any]]:
             isinstance(v, list) and all(isinstance(q, str) for q in v) for v in checklist.values()
         ):
             raise DataError("a checklist is lists of questions by section", where=where)
+    for id, number in Counter(entry["id"] for entry in value).items():
+        if number > 1:
+            raise DataError(
+                f"{number} tasks have the id {id[:100]!r}", where=str(path), mend="give each its own"
+            )
     return value
