@@ -24,7 +24,6 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
 
-
 VISUAL = ("CSC", "visuals", "integration", "fulfilment")
 """Figures that a report has where its request demands visuals."""
 
