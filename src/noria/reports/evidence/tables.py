@@ -21,6 +21,8 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 NULLS = frozenset({"", "-", "–", "—", "na", "n/a", "nan", "null", "none", "..", "..."})
 LARGEST = 200_000
 """Most rows that are read of one table."""
+MOST_COLUMNS, MOST_CELLS = 10_000, 20_000_000
+"""Most columns, and cells, that are read of one table."""
 TABLE_END = "\x0c\n"
 """End of the table in the archived text of a source; the text beside the table follows."""
 _DATE = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?:[T ].*)?$")
@@ -46,12 +48,11 @@ class Table(msgspec.Struct, frozen=True):
         """Make a table of any values; short rows are filled, and columns of one name are numbered.
 
         Raises:
-            DataError: it has no column, or too many rows.
+            DataError: it has no column, or too many rows, columns or cells.
         """
         if not columns:
             raise DataError("a table without columns", where=where)
-        if len(rows) > LARGEST:
-            raise DataError(f"more than {LARGEST:,} rows", where=where, mend="give an extract of it")
+        check_size(len(rows), len(columns), where)
         names: list[str] = []
         for number, name in enumerate(columns):
             text = cell_text(name) or f"column {number + 1}"
@@ -84,6 +85,19 @@ class Table(msgspec.Struct, frozen=True):
         return out.getvalue()
 
 
+def check_size(rows: int, columns: int, where: str) -> None:
+    """Refuse a table that is too large, before its cells are made.
+
+    Raises:
+        DataError: it has too many rows, columns or cells.
+    """
+    for count, most, what in (
+        (rows, LARGEST, "rows"), (columns, MOST_COLUMNS, "columns"), (rows * columns, MOST_CELLS, "cells"),
+    ):  # fmt: skip
+        if count > most:
+            raise DataError(f"more than {most:,} {what}", where=where, mend="give an extract of it")
+
+
 def cell_text(value: Any) -> str:
     """A cell as text; null words and NaN are empty."""
     if value is None or value != value:
@@ -105,11 +119,10 @@ def read_csv(text: str, where: str, *, delimiter: str | None = None) -> Table:
         delimiter = max(",\t;|", key=head.count)
     csv.field_size_limit(1 << 20)
     try:
-        rows = [
-            row
-            for row in csv.reader(io.StringIO(text), delimiter=delimiter)
-            if any(cell.strip() for cell in row)
-        ]
+        lines = csv.reader(io.StringIO(text), delimiter=delimiter)
+        rows = list(
+            itertools.islice((row for row in lines if any(cell.strip() for cell in row)), LARGEST + 2)
+        )
     except csv.Error as error:
         raise DataError(f"not CSV: {error}", where=where) from None
     if not rows:

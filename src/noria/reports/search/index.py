@@ -259,7 +259,10 @@ class Index:
             stream = zlib.decompressobj()
             content = stream.decompress(packed, LARGEST_CONTENT)
             if not stream.eof:
-                raise DataError(f"a source that is cut, or of more than {LARGEST_CONTENT:,} bytes")
+                raise DataError(
+                    f"a damaged index: a source is cut, or has more than {LARGEST_CONTENT:,} bytes",
+                    mend="make it again",
+                )
             return content
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:

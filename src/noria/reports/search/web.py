@@ -231,4 +231,8 @@ def _read(url: str, media: str, raw: bytes) -> list[Document]:
     reader: Callable[[bytes, str], list[Document]] | None = READERS.get(suffix)
     if reader is None:
         raise DataError(f"pages of type {media!r} are not read", where=url[:120])
-    return reader(raw, url)
+    try:
+        return reader(raw, url)
+    except DataError as error:
+        error.where = error.where or url[:120]
+        raise
