@@ -12,9 +12,11 @@ import socket
 import sqlite3
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from noria.core.errors import DataError, NoriaError, RunError
@@ -26,6 +28,7 @@ from noria.reports.reading.markup import decode_page, read_html, read_markdown
 from noria.reports.reading.office import check_zip, read_docx, read_pdf, read_xlsx
 from noria.reports.search.index import Index, build_index
 from noria.reports.search.protocol import Hit, SourceRules, fuse
+from noria.reports.verbs import group
 from tests.reports.conftest import Corpus, lands, png
 
 
@@ -340,6 +343,65 @@ def test_web_services_are_asked_by_their_protocol(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("TAVILY_API_KEY")
     with pytest.raises(ConfigError, match="no key"):
         WebSearch("tavily")
+
+
+def test_a_service_is_read_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from noria.reports.search import web
+
+    given = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            given.append(1)
+            yield b" " * 1_000_000
+
+    for content, why in ((endless(), "more than"), (b"[" * 100_000, "nested"), (b"{", "not JSON")):
+        client = httpx2.Client(
+            transport=httpx2.MockTransport(
+                lambda request, content=content: httpx2.Response(200, content=content)
+            )
+        )
+        with pytest.raises(RunError, match=why):
+            web.WebSearch("searxng", "https://searx.example", client).search("coal")
+    assert len(given) <= 6
+
+
+def test_errors_of_an_mcp_server_do_not_tell_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp")
+    from noria.reports.search.mcp import McpSearch
+
+    for server, name in (
+        ("https://mcp.example/mcp/?apiKey=secret", "mcp.example"),
+        ("/opt/tools/searcher --key=secret", "searcher"),
+    ):
+
+        async def fail(*_: object) -> None:
+            raise OSError("refused")
+
+        monkeypatch.setattr(McpSearch, "_search", fail)
+        with pytest.raises(RunError, match=f"^{name}: no results: OSError") as error:
+            McpSearch(server).search("coal")
+        assert "secret" not in str(error.value)
+
+
+def test_rules_of_sources_hold_for_an_index_of_local_files(corpus: Corpus, tmp_path: Path) -> None:
+    words = [
+        "index",
+        str(corpus.folder),
+        "-o",
+        str(tmp_path / "i"),
+        "-q",
+        "--never",
+        "sales.csv",
+        "--never",
+        "temps.json",
+    ]
+    given = CliRunner().invoke(group, words)
+    assert "sales.csv: refused by the rules of sources" in given.stderr
+    with Index(tmp_path / "i") as opened:
+        urls = {opened.source(id).url for id in opened.table_sources()}
+    assert urls == {"notes.md#table-1"}
 
 
 def test_fetched_pages_become_documents_or_warnings() -> None:

@@ -82,6 +82,8 @@ def print_report(
         lines.append(
             f"spent: {spent['tokens']:,} tokens, {spent['cost']:.4g} in money, {spent['unpriced']} unpriced"
         )
+        if lost := spent.get("lost"):
+            lines.append(f"model: {lost} questions without a usable reply; rules answered them")
     for line in [*lines, f"report  {folder / 'report.html'}"]:
         click.echo(line)
     return code
