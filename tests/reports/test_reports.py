@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 import shutil
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -566,3 +570,44 @@ def test_a_sentence_on_a_table_has_its_section_beside_those_on_measures(tmp_path
     titles = [(section.title, [one.chart for one in section.visuals]) for section in plan.sections[1:-1]]
     assert titles == [("Unemployment rate", ["bar"]), ("Freight", ["line"])]
     assert alone.beside == ()
+
+
+def test_a_hostile_ledger_or_chart_is_one_line(made: Made, tmp_path: Path) -> None:
+    def broken(name: str, change: Callable[[Any], None]) -> Path:
+        copy = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(made[0], copy, ignore=shutil.ignore_patterns("stages"))
+        value = json.loads((copy / name).read_text())
+        change(value)
+        (copy / name).write_text(json.dumps(value))
+        return copy
+
+    def circle(book: Any) -> None:
+        entry = next(
+            iter(book["derived"].values()), {"operation": "sum", "value": "1", "unit": "", "label": ""}
+        )
+        book["derived"] = {
+            id: entry | {"id": id, "operands": [other]} for id, other in (("D1", "D2"), ("D2", "D1"))
+        }
+
+    def chain(book: Any) -> None:
+        circle(book)
+        entry = book["derived"]["D1"]
+        book["derived"] = {f"D{n}": entry | {"id": f"D{n}", "operands": [f"D{n + 1}"]} for n in range(3000)}
+
+    for name, change, why in (
+        ("ledger.json", circle, "follow from each other"),
+        ("ledger.json", chain, "more than 100 times"),
+        ("charts/C1.json", lambda chart: chart["rows"][0].append("1"), "more or fewer cells"),
+    ):
+        with pytest.raises(DataError, match=why):
+            verify(broken(name, change))
+    odd = {"layer": ["x", {"transform": [1, {"lookup": "a"}, {"lookup": "a", "from": 3}]}], "data": 3}
+    for key, value in odd.items():
+        changed = broken("charts/C1.vl.json", lambda spec, key=key, value=value: spec.update({key: value}))
+        with contextlib.suppress(DataError):  # Vega refuses it
+            assert any("does not show" in f.what for f in verify(changed).findings)
+
+    source, archived = next(iter(made[1].book.sources)), hashlib.sha256(b"\xff").hexdigest()
+    copy = broken("ledger.json", lambda book: book["sources"][source].update(sha256=archived))
+    (copy / "archive" / f"{archived}.txt").write_bytes(b"\xff")
+    assert any("no text in UTF-8" in f.what for f in verify(copy).findings)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError, NoriaError
-from noria.core.files import inside, read_bytes, read_text
+from noria.core.files import decode_text, inside, read_bytes, read_text
 from noria.reports.charts.drawing import png_of_spec, specification
 from noria.reports.charts.records import ChartData, check_cells
 from noria.reports.charts.specs import values
@@ -139,8 +139,11 @@ def _archive(book: Book, folder: Path, result: Verification) -> dict[str, str]:
         cover.checked += 1
         if digest(raw) != source.sha256:
             result.find("traceability", "its archived text was changed", source.id)
-        else:
-            texts[source.id] = raw.decode()
+            continue
+        try:
+            texts[source.id] = decode_text(raw, source.id)
+        except DataError:
+            result.find("traceability", "its archived text is no text in UTF-8", source.id)
     return texts
 
 
@@ -247,12 +250,15 @@ def _shows(chart: ChartData, spec: dict[str, Any]) -> bool:
     """
     if chart.kind in ("radar", "diagram"):
         return encode(specification(chart)) == encode(spec)
-    layers = [spec, *[layer for layer in spec.get("layer", []) if isinstance(layer, dict)]]
-    held = [part["data"].get("values") for part in layers if isinstance(part.get("data"), dict)]
-    held += [
-        t["from"]["data"]["values"] for layer in layers for t in layer.get("transform", []) if "lookup" in t
-    ]
-    return values(chart) in held
+    layers = [spec, *_objects(spec.get("layer"))]
+    looked_up = [t.get("from") for layer in layers for t in _objects(layer.get("transform")) if "lookup" in t]
+    held = [part.get("data") for part in _objects([*layers, *looked_up])]
+    return values(chart) in [data.get("values") for data in _objects(held)]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _contradictions(book: Book, result: Verification) -> None:
