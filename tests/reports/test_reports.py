@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -611,3 +612,16 @@ def test_a_hostile_ledger_or_chart_is_one_line(made: Made, tmp_path: Path) -> No
     copy = broken("ledger.json", lambda book: book["sources"][source].update(sha256=archived))
     (copy / "archive" / f"{archived}.txt").write_bytes(b"\xff")
     assert any("no text in UTF-8" in f.what for f in verify(copy).findings)
+
+
+@pytest.mark.parametrize("opening", ["<figure ", '<a href="#ref1">', "<img ", "<figure><figcaption>", "[[1"])
+def test_a_thing_that_is_opened_again_and_again_and_never_closed_is_read_in_one_pass(opening: str) -> None:
+    def seconds(times: int) -> float:
+        began = time.process_time()
+        verify_markdown("# T\n\nIt was 5. " + opening * times + "\n", folder=None)
+        return time.process_time() - began
+
+    seconds(10)
+    assert seconds(40_000) < 8 * max(
+        0.05, seconds(10_000)
+    )  # four times the text: a quadratic reader takes 16 times

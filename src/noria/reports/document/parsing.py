@@ -34,20 +34,27 @@ _PATH = re.compile(
     re.IGNORECASE,
 )
 MARKER = re.compile(
-    r'<a\s+href="#ref([^"]*)"\s*>.*?</a>|\[\[([\d,\s–-]+)\]\]\([^)]*\)|\[([\d,\s–-]+)\](?:\(#?[^)]*\))?|\[\^(\d+)\]',
+    r'<a\s+href="#ref([^"]{0,40})"\s*>(?:(?!<a\s).)*?</a>|\[\[([\d,\s–-]{1,200})\]\]\([^)]{0,2000}\)'
+    r"|\[([\d,\s–-]{1,200})\](?:\(#?[^)]{0,2000}\))?|\[\^(\d+)\]",
     re.IGNORECASE,
 )
 _FIGURE = re.compile(
-    r"<figure\b.*?</figure>|!\[(?P<alt>[^\]]*)\]\((?P<src>[^)\s]+)[^)]*\)|<img\b[^>]*>",
+    r"<figure\b(?:(?!<figure\b).)*?</figure>"
+    r"|!\[(?P<alt>[^\]]{0,1000})\]\((?P<src>[^)\s]+)[^)]{0,2000}\)|<img\b(?:(?!<img\b)[^>])*>",
     re.IGNORECASE | re.DOTALL,
 )
+# Each scan ends at the next beginning of its kind, or is bounded: text that opens a thing a million times is linear.
 _SRC = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
 _ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
-_CAPTION = re.compile(r"<figcaption\b([^>]*)>(.*?)</figcaption>", re.IGNORECASE | re.DOTALL)
+_CAPTION = re.compile(
+    r"<figcaption\b([^<>]*)>((?:(?!<figcaption\b).)*?)</figcaption>", re.IGNORECASE | re.DOTALL
+)
 _CAPTION_LINE = re.compile(
     r"^\s*[*_]*(?:figure|fig\.|图)\s*(\d+)\s*[:：.、]?\s*(.*?)[*_]*\s*$", re.IGNORECASE
 )
-_FIGURE_LINK = re.compile(r'<a\s+href="#fig(\d+)"\s*>.*?</a>|\[[^\]]*\]\(#fig(\d+)\)', re.IGNORECASE)
+_FIGURE_LINK = re.compile(
+    r'<a\s+href="#fig(\d+)"\s*>(?:(?!<a\s).)*?</a>|\[[^\]]{0,500}\]\(#fig(\d+)\)', re.IGNORECASE
+)
 _SENTENCE_END = re.compile(
     r"(?<=[。！？])(?![」』”’）\s]*(?:<a\b|\[\d))|(?<=[.!?])(?=\s+(?!<a\s+href=\"#ref"
     r"|\[)[A-Z\"'(\u4e00-\u9fff<*])|(?<=\])(?=\s+[A-Z])(?<=[.!?]\s\[\d\])"
