@@ -24,6 +24,8 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption
 from noria.verbs.tables import table
 
+SETTINGS = "settings.json"
+"""File of what the reports of a folder are made from."""
 VISUAL = ("CSC", "visuals", "integration", "fulfilment")
 """Figures that a report has where its request demands visuals."""
 
@@ -53,7 +55,7 @@ def command(config: BenchTasksConfig) -> int:
         config.style()
     folder = results_folder("reports", config.output, config.tasks.stem)
     prepare_fonts(config, "\n".join(task["query"] for task in tasks))
-    _keep_settings(config, tasks, folder)
+    settings = _settings(config, tasks, folder)
     scores: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
     with Progress(quiet=config.quiet) as progress:
@@ -61,6 +63,7 @@ def command(config: BenchTasksConfig) -> int:
         for task in tasks:
             try:
                 scores[task["id"]] = _one(config, folder, task)
+                write_atomic(folder / SETTINGS, settings, sync=False)
             except NoriaError as error:
                 failures[task["id"]] = str(error)
                 scores[task["id"]] = _failed(task["query"])
@@ -93,8 +96,8 @@ def command(config: BenchTasksConfig) -> int:
     return 1 if failures else 0
 
 
-def _keep_settings(config: BenchTasksConfig, tasks: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    """Keep what the reports of a folder are made from; tasks may be added.
+def _settings(config: BenchTasksConfig, tasks: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """What the reports of a folder are made from, which is kept beside them; tasks may be added.
 
     Raises:
         DataError: an id is no plain name.
@@ -109,14 +112,14 @@ def _keep_settings(config: BenchTasksConfig, tasks: Sequence[Mapping[str, Any]],
         check_folder(folder / "reports" / task["id"], task["query"])
     dumped = config.model_dump(mode="json", exclude={"tasks", "limit", "output", "as_json", "quiet", "index"})
     settings = encode(dumped | {"index": digest_of(config.index)})
-    path = folder / "settings.json"
+    path = folder / SETTINGS
     if path.is_file() and read_text(path) != settings:
         raise RunError(
             "the folder holds reports of other settings or another index",
             where=str(folder),
             mend="give another --output",
         )
-    write_atomic(path, settings)
+    return settings
 
 
 def _one(config: BenchTasksConfig, folder: Path, task: Mapping[str, Any]) -> dict[str, Any]:
