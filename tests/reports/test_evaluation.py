@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, strategies as st
 from PIL import Image, ImageFilter
 
 from noria.core.chat import ChatClient, ChatServer
+from noria.core.errors import ConfigError, RunError
 from noria.reports.agents.asking import Asker
 from noria.reports.agents.models import ModelAgents
 from noria.reports.agents.pipeline import Job
@@ -46,6 +48,7 @@ from noria.reports.figures.quality import (
     report_quality,
 )
 from noria.reports.search.index import Index
+from noria.reports.verbs import group
 from tests.chat_server import Reply, chat_server
 from tests.reports.conftest import REQUEST, png
 
@@ -343,6 +346,7 @@ async def test_all_ten_metrics_over_a_server(made: tuple[Path, Bundle]) -> None:
     assert result["details"]["FLC"]["dropped_quotes"] == 2
     assert scores["MC"] == (8 + 6) / 20
     assert result["text"]["before"] == result["text"]["after"]
+    assert (result["questions"]["put"] > 20, result["questions"]["unanswered"]) == (True, 0)
 
 
 @anyio
@@ -360,6 +364,41 @@ async def test_a_judge_that_does_not_answer_is_no_zero(made: tuple[Path, Bundle]
             )
     assert {name for name, value in result["scores"].items() if value == 0} == set()
     assert result["totals"]["TA"] is None
+    if reply.refusal or reply.status == 400:
+        assert result["questions"]["unanswered"] == result["questions"]["put"] > 5
+        assert result["questions"]["reason"].startswith("refusal: I cannot" if reply.refusal else "failure")
+
+
+def test_an_evaluation_whose_judge_is_down_is_an_error_and_not_a_table_of_dashes(
+    made: tuple[Path, Bundle], tmp_path: Path
+) -> None:
+    folder, _ = made
+    words = ["evaluate", str(folder), "--model", "m", "-o", str(tmp_path / "s.json"), "--url"]
+    for reply, why in ((Reply(status=400), "failure"), (Reply("prose"), "no reply could be read")):
+        with (
+            chat_server(lambda body, number, reply=reply: reply) as double,
+            pytest.raises(RunError, match=why),
+        ):
+            raise CliRunner().invoke(group, [*words, double.url], standalone_mode=False).exception  # type: ignore[misc]
+    assert not (tmp_path / "s.json").exists()
+    with chat_server(lambda body, number: _judge(body, number) if number else Reply(status=400)) as double:
+        given = CliRunner().invoke(group, [*words, double.url], standalone_mode=False)
+    assert "of which 1 without an answer" in given.output
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "--second-model", "m"],
+        ["evaluate", "--repeats", "3"],
+        ["evaluate", "--compat", "official"],
+        ["ask", "Who?", "--budget", "1"],
+        ["refresh", "--mcp-tool", "search"],
+    ],
+)
+def test_an_option_that_nothing_would_honour_is_refused(made: tuple[Path, Bundle], words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=words[-2]):
+        raise CliRunner().invoke(group, [words[0], str(made[0]), *words[1:]], standalone_mode=False).exception  # type: ignore[misc]
 
 
 @anyio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -11,7 +12,7 @@ from noria.core.errors import DataError
 from noria.reports.evidence.derivation import compute, derive, recompute
 from noria.reports.evidence.facts import field_facts
 from noria.reports.evidence.quantities import agrees, plain_number, quantities
-from noria.reports.evidence.records import Book, Derived, Fact, Passage, Source
+from noria.reports.evidence.records import Book, Derived, Fact, Passage, Source, decode
 from noria.reports.evidence.support import check_sentence
 from noria.reports.evidence.tables import Table, cell_fact, cell_number, column_kind, read_csv, table_kinds
 
@@ -33,6 +34,55 @@ from noria.reports.evidence.tables import Table, cell_fact, cell_number, column_
 def test_a_number_keeps_its_scale_and_unit(text: str, value: str, unit: str) -> None:
     first = next(quantities(text))
     assert (first.value, first.unit) == (Decimal(value), unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "step"),
+    [("3.4e30 J.", "3.4e30", "1e29"), ("-1.50E-7", "-1.50e-7", "1e-9"), ("2e5x", "2", "1"), ("1" * 40, "1" * 40, "1")],
+)  # fmt: skip
+def test_a_power_of_ten_is_part_of_its_number_and_no_digit_is_lost(text: str, value: str, step: str) -> None:
+    first = next(quantities(text))
+    assert (first.value, first.step) == (Decimal(value), Decimal(step))
+
+
+@pytest.mark.parametrize("text", ["1" * 302, "1e301", "1" * 2_000_000, "0." + "1" * 301, "1e-301"])
+def test_a_number_beyond_every_float_is_none(text: str) -> None:
+    assert list(quantities(text)) == []
+    assert cell_number(text) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["1e999999", "1e9999999999999999999999", "1e-999999", "0e999999", "NaN", "Infinity"]
+)
+def test_a_cell_whose_exponent_is_out_of_bounds_is_no_number(text: str) -> None:
+    assert cell_number(text) is None
+
+
+def test_numbers_of_more_digits_than_a_decimal_context_has_are_written_and_compared() -> None:
+    assert plain_number(Decimal("1.2e30")) == "1,200,000,000,000,000,000,000,000,000,000"
+    assert plain_number(Decimal("9" * 30 + ".5")) == "1" + ",000" * 10
+    large = 10**30 + 1
+    assert agrees(next(quantities(f"{large:,}")), Decimal(large), "")
+    assert not agrees(next(quantities(f"{large:,}")), Decimal(large + 1), "")
+    for value in ("1e999999", "-1e999999", "1e-999999", "NaN", "sNaN", "Infinity"):
+        assert not agrees(next(quantities("about 5 km")), Decimal(value), "km")
+
+
+@pytest.mark.parametrize("value", ["NaN", "sNaN", "Infinity", "1e999999", "1e-999999"])
+def test_a_ledger_holds_no_value_that_cannot_be_printed(value: str) -> None:
+    fact = {
+        "id": "S1#f0",
+        "entity": "a",
+        "measure": "b",
+        "value": value,
+        "unit": "",
+        "period": "",
+        "raw": "1",
+    }
+    derived = {"id": "D1", "operation": "sum", "operands": ["S1#f0"], "value": value}
+    for book in ({"facts": {"S1#f0": fact}}, {"derived": {"D1": derived}}):
+        with pytest.raises(DataError, match="a value that is no number"):
+            decode(json.dumps(book), Book, "ledger.json")
 
 
 def test_digits_inside_of_words_are_no_numbers() -> None:
@@ -198,6 +248,10 @@ def test_columns_are_what_people_put_in_them() -> None:
     assert (fact.value, fact.period, fact.unit, fact.entity) == (1200, "2020", "tn.", "x")
     assert cell_fact("S1", table, 1, 1) is None
     assert column_kind("zip", ["20601", "10001"]) == "number"
+
+
+def test_signs_that_only_look_like_digits_are_no_years() -> None:
+    assert column_kind("year", ["²²²²", "²²²³"]) == "name"
 
 
 def test_columns_of_one_name_are_told_apart() -> None:

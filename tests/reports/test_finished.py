@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from noria.core.chat import ChatServer
-from noria.core.errors import DataError
+from noria.core.errors import DataError, RunError
 from noria.reports.agents.asking import Asker
 from noria.reports.agents.pipeline import Job
 from noria.reports.checking.verify import verify_bundle
@@ -135,3 +136,61 @@ def test_research_in_another_language_than_the_reports(index: Index, tmp_path: P
     assert any("最高" in s.text for _, s in sentences(bundle.report))
     assert "参考文献" in (tmp_path / "report.md").read_text()
     assert verify_bundle(tmp_path).findings == []
+
+
+def _bench(tasks: list[dict[str, str]], corpus: Corpus, home: Path, *more: str) -> Any:
+    home.mkdir(exist_ok=True)
+    (home / "query.json").write_text(json.dumps(tasks))
+    words = ["bench-tasks", str(home / "query.json"), "-i", str(corpus.index), "-o", str(home / "out"), *more]
+    return CliRunner().invoke(group, words, standalone_mode=False)
+
+
+def test_a_task_that_failed_has_the_lowest_scores_and_is_counted(corpus: Corpus, tmp_path: Path) -> None:
+    good = {"id": "a", "query": "The unemployment rate of France and Japan. Draw a line chart of it."}
+    result = _bench([good, {"id": "b", "query": " "}, {"id": "c", "query": "\n"}], corpus, tmp_path)
+    assert (result.return_value, result.exception) == (1, None)
+    assert "written: 1 of 3 tasks" in result.output
+    kept = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (kept["written"], sorted(kept["failures"]), sorted(kept["tasks"])) == (
+        1,
+        ["b", "c"],
+        ["a", "b", "c"],
+    )
+    assert (kept["tasks"]["a"]["CS"], kept["means"]["CS"], kept["counts"]["CS"]) == (1.0, 1 / 3, 3)
+    assert kept["tasks"]["b"]["CSC"] is None, "its request demands no visual"
+    assert (kept["counts"]["CSC"], kept["counts"]["findings"]) == (1, 1)
+    assert "1 of 3 tasks" in (tmp_path / "out" / "board.html").read_text()
+
+
+def test_tasks_are_not_taken_from_reports_of_other_settings(corpus: Corpus, tmp_path: Path) -> None:
+    tasks = [{"id": "a", "query": "The unemployment rate of France."}]
+    assert _bench(tasks, corpus, tmp_path, "--no-charts").return_value == 0
+    assert _bench(tasks, corpus, tmp_path, "--no-charts", "--quiet").return_value == 0
+    with pytest.raises(RunError, match="other settings"):
+        raise _bench(tasks, corpus, tmp_path).exception
+    with pytest.raises(RunError, match="another request"):
+        raise _bench([{"id": "a", "query": "Coal."}], corpus, tmp_path, "--no-charts").exception
+    for wrong, why in (
+        ([*tasks, *tasks], "2 tasks have the id"),
+        ([{"id": "a" * 300, "query": "x"}], "plain name"),
+    ):
+        with pytest.raises(DataError, match=why):
+            raise _bench(wrong, corpus, tmp_path / "w").exception
+
+
+def test_scores_of_other_tasks_are_not_compared(tmp_path: Path) -> None:
+    def compare(first: dict[str, float], second: dict[str, float]) -> Any:
+        for name, scores in (("a", first), ("b", second)):
+            tasks = {task: {"CS": score} for task, score in scores.items()}
+            (tmp_path / f"{name}.json").write_text(json.dumps({"tasks": tasks}))
+        words = ["compare", str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+        return CliRunner().invoke(group, words, standalone_mode=False)
+
+    with pytest.raises(DataError, match="no task has the same id"):
+        raise compare({"a": 0.1, "b": 0.2}, {"c": 0.1}).exception
+    assert (
+        "2 of 3 and 2 tasks have the same id"
+        in compare({"a": 0.1, "b": 0.2, "c": 1}, {"a": 0, "b": 1}).stderr
+    )
+    same = compare({"a": 0.1, "b": 0.3, "c": float("nan")}, {"a": 0.0, "b": 1.0, "c": 0.5})
+    assert (same.stderr, "0.200" in same.output) == ("", True)

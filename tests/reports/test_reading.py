@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import gzip
 import io
+import json
+import shutil
 import socket
 import sqlite3
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 from noria.core.errors import DataError, NoriaError, RunError
 from noria.core.fetching import check_address, fetch, offline
 from noria.reports.figures.pictures import open_picture
+from noria.reports.reading.data import read_delimited, read_json_data, read_parquet
+from noria.reports.reading.folders import read_corpus
 from noria.reports.reading.markup import decode_page, read_html, read_markdown
 from noria.reports.reading.office import check_zip, read_docx, read_pdf, read_xlsx
 from noria.reports.search.index import Index, build_index
 from noria.reports.search.protocol import Hit, SourceRules, fuse
+from noria.reports.verbs import group
 from tests.reports.conftest import Corpus, lands, png
 
 
@@ -61,6 +71,119 @@ def test_scripts_are_not_text() -> None:
 )
 def test_chinese_pages_are_decoded(raw: bytes) -> None:
     assert "温度为 25" in decode_page(raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "why"),
+    [
+        ("a.csv", gzip.compress(b"a,b\n1,2\n"), "compressed"),
+        ("a.md", bz2.compress(b"# T"), "compressed"),
+        ("a.html", b"<p>\0</p>", "NUL characters"),
+        ("a.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 400 + b"}", "a.jsonl:2"),
+        ("a.json", b"[" * 3000, "nested"),
+        ("a.csv", b",".join(b"c%d" % n for n in range(10_001)) + b"\n1\n", "10,000 columns"),
+        ("a.csv", b"c," * 4999 + b"c\n" + b"1\n" * 5000, "20,000,000 cells"),
+        ("a.json", json.dumps([{str(n): 1} for n in range(21_000)]).encode() , "cells"),
+    ],
+)  # fmt: skip
+def test_a_hostile_file_is_left_out_with_its_reason(tmp_path: Path, name: str, raw: bytes, why: str) -> None:
+    (tmp_path / name).write_bytes(raw)
+    ((document, warning),) = read_corpus(str(tmp_path))
+    assert document is None
+    assert why in warning
+    assert name in warning
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("# 温度\n".encode("utf-16"), "# 温度\n"),
+        (b'<meta charset="idna"><p>' + b"a" * 80 + b".", None),
+        (b'<meta charset="punycode"><p>x', None),
+        (b'<meta charset="raw_unicode_escape"><p>\\ud800', None),
+        (b'<meta charset="hex"><p>x', None),
+    ],
+)
+def test_an_encoding_that_is_named_is_one_or_is_ignored(raw: bytes, text: str | None) -> None:
+    assert decode_page(raw) == (raw.decode() if text is None else text)
+
+
+def test_only_line_feeds_end_the_lines_of_tables_and_records() -> None:
+    odd = "a\u2028b\u0085c"
+    (table,) = read_delimited(f"x,y\n{odd},1\nq,2\n".encode(), "t.csv")
+    assert table.table is not None
+    assert len(table.table.rows) == 2
+    (lines,) = read_json_data(f'{{"x": "{odd}"}}\n{{"x": NaN}}\n{{"x": Infinity}}'.encode(), "t.jsonl")
+    assert lines.table is not None
+    assert [row[0] for row in lines.table.rows] == ["a b c", "", "inf"]
+
+
+def test_a_packed_column_and_a_span_are_measured_before_they_are_unpacked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    out = io.BytesIO()
+    parquet.write_table(pyarrow.table({"a": ["x" * 10_000] * 500}), out)
+    assert len(out.getvalue()) < 20_000
+    (read,) = read_parquet(out.getvalue(), "t.parquet")
+    assert read.table is not None
+    assert len(read.table.rows) == 500
+    monkeypatch.setattr("noria.reports.reading.data.LARGEST_UNPACKED", 1_000_000)
+    with pytest.raises(DataError, match="unpacks to more"):
+        read_parquet(out.getvalue(), "t.parquet")
+
+    docx = pytest.importorskip("docx")
+    file = docx.Document()
+    file.add_table(2, 1).cell(0, 0)._tc.grid_span = 2_000_000_000
+    saved = io.BytesIO()
+    file.save(saved)
+    with pytest.raises(DataError, match="columns"):
+        read_docx(saved.getvalue(), "t.docx")
+
+
+def test_tables_of_a_package_are_named_where_they_are_left_out_and_stay_inside(tmp_path: Path) -> None:
+    (tmp_path / "p" / "data").mkdir(parents=True)
+    (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "p" / "data" / "bad.csv").write_bytes(gzip.compress(b"a"))
+    (tmp_path / "p" / "data" / "good.csv").write_text("a,b\n1,2\n")
+    tables = [{"type": "table", "path": path} for path in ("../../secret.csv", "bad.csv", "good.csv")]
+    described = {"resources": ["x", *tables, tables[-1] | {"licenses": [1], "sources": 2}]}
+    (tmp_path / "p" / "datapackage.json").write_text(json.dumps(described))
+    given = list(read_corpus(str(tmp_path / "p")))
+    assert [document.url for document, _ in given if document] == ["vega-datasets/data/good.csv"] * 2
+    warnings = [warning for document, warning in given if document is None]
+    assert ["does not stay inside" in warnings[0], "compressed" in warnings[1]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE about SET value = 'x' WHERE name = 'counts'",
+        "UPDATE facts SET value = 'many'",
+        "UPDATE facts SET value = 'NaN'",
+        "UPDATE sources SET text = x'00'",
+        "UPDATE tables SET cells = x'00'",
+    ],
+)
+def test_a_damaged_value_of_an_index_is_one_line(corpus: Corpus, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "i"
+    shutil.copy(corpus.index, path)
+    with contextlib.closing(sqlite3.connect(path)) as base:
+        base.execute(damage)
+        base.commit()
+    with pytest.raises(DataError, match="index"), Index(path) as opened:
+        opened.facts(), opened.text("S1"), opened.table(opened.table_sources()[0])
+
+
+def test_an_id_that_nothing_has_gives_nothing(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    for id in ("S1#p" + "9" * 30, "S" + "9" * 5000 + "#p1", "S1#p²", "S1#p"):
+        assert index.passage(id) is None
+    table = index.table_sources()[0]
+    for place in ("rxcy", "r" + "9" * 5000 + "c1", "f²", "f" + "9" * 30):
+        assert index.fact(f"{table}#{place}") is None
+    monkeypatch.setattr("noria.reports.search.index.LARGEST_CONTENT", 10)
+    with pytest.raises(DataError, match="more than 10 bytes"):
+        index.text("S1")
 
 
 def test_deep_and_broken_markup_ends() -> None:
@@ -220,6 +343,65 @@ def test_web_services_are_asked_by_their_protocol(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("TAVILY_API_KEY")
     with pytest.raises(ConfigError, match="no key"):
         WebSearch("tavily")
+
+
+def test_a_service_is_read_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    httpx2 = pytest.importorskip("httpx2")
+    from noria.reports.search import web
+
+    given = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            given.append(1)
+            yield b" " * 1_000_000
+
+    for content, why in ((endless(), "more than"), (b"[" * 100_000, "nested"), (b"{", "not JSON")):
+        client = httpx2.Client(
+            transport=httpx2.MockTransport(
+                lambda request, content=content: httpx2.Response(200, content=content)
+            )
+        )
+        with pytest.raises(RunError, match=why):
+            web.WebSearch("searxng", "https://searx.example", client).search("coal")
+    assert len(given) <= 6
+
+
+def test_errors_of_an_mcp_server_do_not_tell_its_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mcp")
+    from noria.reports.search.mcp import McpSearch
+
+    for server, name in (
+        ("https://mcp.example/mcp/?apiKey=secret", "mcp.example"),
+        ("/opt/tools/searcher --key=secret", "searcher"),
+    ):
+
+        async def fail(*_: object) -> None:
+            raise OSError("refused")
+
+        monkeypatch.setattr(McpSearch, "_search", fail)
+        with pytest.raises(RunError, match=f"^{name}: no results: OSError") as error:
+            McpSearch(server).search("coal")
+        assert "secret" not in str(error.value)
+
+
+def test_rules_of_sources_hold_for_an_index_of_local_files(corpus: Corpus, tmp_path: Path) -> None:
+    words = [
+        "index",
+        str(corpus.folder),
+        "-o",
+        str(tmp_path / "i"),
+        "-q",
+        "--never",
+        "sales.csv",
+        "--never",
+        "temps.json",
+    ]
+    given = CliRunner().invoke(group, words)
+    assert "sales.csv: refused by the rules of sources" in given.stderr
+    with Index(tmp_path / "i") as opened:
+        urls = {opened.source(id).url for id in opened.table_sources()}
+    assert urls == {"notes.md#table-1"}
 
 
 def test_fetched_pages_become_documents_or_warnings() -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 import shutil
+import time
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings, strategies as st
 
 from noria.core.errors import DataError
@@ -27,6 +33,7 @@ from noria.reports.document.markdown import write_markdown
 from noria.reports.document.parsing import markers_of, parse_report
 from noria.reports.reading.documents import Document, Piece
 from noria.reports.search.index import Index, build_index, corpus_documents
+from noria.reports.verbs.verify import command
 from tests.reports.conftest import REQUEST, lands
 
 Made = tuple[Path, Bundle]
@@ -159,6 +166,46 @@ def test_another_systems_markdown(tmp_path: Path) -> None:
     assert "12.5" not in what
 
 
+def test_numbers_that_cite_nothing_are_findings_and_years_are_not(tmp_path: Path) -> None:
+    text = (
+        "# T\n\nRevenue was 37 billion in 2024, and fell by 80 %.\n\nIn 2023 it moved, as Figure 2 shows.\n"
+    )
+    result = verify_markdown(text, folder=tmp_path)
+    assert [(f.kind, f.where) for f in result.findings] == [("traceability", "line 3")]
+    assert result.coverage["sentences"].unchecked == 1
+    assert result.exit_code(strict=False) == 1
+
+
+@pytest.mark.parametrize(
+    "rest", ["Words alone.", "So it was 5% [1].\n\n## References\n\n[1] A. https://a.org/x"]
+)
+def test_a_report_of_which_nothing_could_be_checked_is_no_success(tmp_path: Path, rest: str) -> None:
+    (tmp_path / "r.md").write_text(f"# T\n\n{rest}\n")
+    given = CliRunner().invoke(command, [str(tmp_path / "r.md")], standalone_mode=False)
+    assert (given.return_value, "nothing could be checked" in given.output) == (1, True)
+    assert "0 findings" in given.output
+
+
+def test_what_follows_the_references_is_read_as_text(tmp_path: Path) -> None:
+    text = (
+        "# T\n\n## A\n\nIt was 5% [1].\n\n## References\n\n### Web\n\n[1] A. https://a.org/x\n\n"
+        "## Outlook\n\nIt will be 9%.\n"
+    )
+    parsed = parse_report(text)
+    assert ([r.number for r in parsed.references], parsed.sentences[-1].line) == ([1], 15)
+    assert [f.where for f in verify_markdown(text, folder=tmp_path).findings] == ["line 15"]
+
+
+def test_a_number_that_was_written_into_a_finished_report_without_a_source_is_found(
+    made: Made, tmp_path: Path
+) -> None:
+    folder, _ = made
+    shutil.copytree(folder, tmp_path / "r")
+    file = tmp_path / "r" / "report.md"
+    file.write_text(file.read_text().replace("\n## ", "\nSpain had 99.9% then.\n\n## ", 1))
+    assert any("without a source: Spain" in f.what for f in verify(tmp_path / "r").findings)
+
+
 @pytest.mark.parametrize(
     ("text", "numbers"),
     [
@@ -169,6 +216,7 @@ def test_another_systems_markdown(tmp_path: Path) -> None:
         ("[[5]](#ref5)", (5,)),
         ("[^8]", (8,)),
         ("[a]", ()),
+        ('<a href="#ref²">[2]</a>', ()),
     ],
 )
 def test_markers_of_every_kind(text: str, numbers: tuple[int, ...]) -> None:
@@ -313,6 +361,29 @@ def test_the_benchmarks_requests_are_read() -> None:
 def _chart(kind: str = "bar", names: tuple[str, str] = ("name", "value [tn.]")) -> ChartData:
     rows = (("a", "1,200"), ("b", ""), ("c", "3"))
     return ChartData("C1", kind, "T", names, rows, names[0], names[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("table", "request_", "shown"),
+    [
+        ("substance,energy in J\nA,1.2e30\nB,3.4e30\nC,2e30\n", "Draw a bar chart of energy in J by substance.", 3),
+        (
+            "year,energy\n" + "".join(f"{year},{year % 7}\n" for year in range(1999, 2012)) + "total,900\n",
+            "Draw a line chart of energy by year.",
+            13,
+        ),
+    ],
+)  # fmt: skip
+def test_numbers_of_thirty_digits_and_a_line_of_totals_become_a_report(
+    tmp_path: Path, table: str, request_: str, shown: int
+) -> None:
+    (tmp_path / "t.csv").write_text(table)
+    warnings: list[str] = []
+    build_index(tmp_path / "i", corpus_documents([str(tmp_path / "t.csv")], warnings), retrieved="2026-01-02")
+    with Index(tmp_path / "i") as index:
+        bundle = Job(tmp_path / "r", index).write(request_)
+    assert (warnings, [len(chart.rows) for chart in bundle.charts.values()]) == ([], [shown])
+    assert verify_bundle(tmp_path / "r").findings == []
 
 
 def test_names_with_dots_and_brackets_mean_nothing_to_vega() -> None:
@@ -500,3 +571,57 @@ def test_a_sentence_on_a_table_has_its_section_beside_those_on_measures(tmp_path
     titles = [(section.title, [one.chart for one in section.visuals]) for section in plan.sections[1:-1]]
     assert titles == [("Unemployment rate", ["bar"]), ("Freight", ["line"])]
     assert alone.beside == ()
+
+
+def test_a_hostile_ledger_or_chart_is_one_line(made: Made, tmp_path: Path) -> None:
+    def broken(name: str, change: Callable[[Any], None]) -> Path:
+        copy = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(made[0], copy, ignore=shutil.ignore_patterns("stages"))
+        value = json.loads((copy / name).read_text())
+        change(value)
+        (copy / name).write_text(json.dumps(value))
+        return copy
+
+    def circle(book: Any) -> None:
+        entry = next(
+            iter(book["derived"].values()), {"operation": "sum", "value": "1", "unit": "", "label": ""}
+        )
+        book["derived"] = {
+            id: entry | {"id": id, "operands": [other]} for id, other in (("D1", "D2"), ("D2", "D1"))
+        }
+
+    def chain(book: Any) -> None:
+        circle(book)
+        entry = book["derived"]["D1"]
+        book["derived"] = {f"D{n}": entry | {"id": f"D{n}", "operands": [f"D{n + 1}"]} for n in range(3000)}
+
+    for name, change, why in (
+        ("ledger.json", circle, "follow from each other"),
+        ("ledger.json", chain, "more than 100 times"),
+        ("charts/C1.json", lambda chart: chart["rows"][0].append("1"), "more or fewer cells"),
+    ):
+        with pytest.raises(DataError, match=why):
+            verify(broken(name, change))
+    odd = {"layer": ["x", {"transform": [1, {"lookup": "a"}, {"lookup": "a", "from": 3}]}], "data": 3}
+    for key, value in odd.items():
+        changed = broken("charts/C1.vl.json", lambda spec, key=key, value=value: spec.update({key: value}))
+        with contextlib.suppress(DataError):  # Vega refuses it
+            assert any("does not show" in f.what for f in verify(changed).findings)
+
+    source, archived = next(iter(made[1].book.sources)), hashlib.sha256(b"\xff").hexdigest()
+    copy = broken("ledger.json", lambda book: book["sources"][source].update(sha256=archived))
+    (copy / "archive" / f"{archived}.txt").write_bytes(b"\xff")
+    assert any("no text in UTF-8" in f.what for f in verify(copy).findings)
+
+
+@pytest.mark.parametrize("opening", ["<figure ", '<a href="#ref1">', "<img ", "<figure><figcaption>", "[[1"])
+def test_a_thing_that_is_opened_again_and_again_and_never_closed_is_read_in_one_pass(opening: str) -> None:
+    def seconds(times: int) -> float:
+        began = time.process_time()
+        verify_markdown("# T\n\nIt was 5. " + opening * times + "\n", folder=None)
+        return time.process_time() - began
+
+    seconds(10)
+    assert seconds(40_000) < 8 * max(
+        0.05, seconds(10_000)
+    )  # four times the text: a quadratic reader takes 16 times

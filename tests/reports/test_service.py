@@ -32,7 +32,8 @@ TOKEN = "a-token-of-sixteen-letters"
 
 def _call(url: str, body: Any = None, *, token: str = TOKEN, method: str | None = None) -> tuple[int, bytes]:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"authorization": f"Bearer {token}"}, method=method)
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, data, headers, method=method)
     try:
         with urllib.request.urlopen(request, timeout=30) as reply:
             return reply.status, reply.read()
@@ -87,6 +88,22 @@ def test_a_request_over_http_becomes_a_report(corpus: Corpus, tmp_path: Path) ->
         assert _call(f"{url}/v1/jobs/{job}", method="DELETE")[0] == 200
         assert _call(f"{url}/v1/jobs/{job}")[0] == 404
         assert _call(asked, {"question": "a"})[0] == 404
+
+
+def test_files_of_a_job_are_given_to_its_caller_and_to_an_operator_alone(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    with _serving(tmp_path, index=corpus.index, charts=False, images=False) as url:
+        job, _ = _done(url, *_call(f"{url}/v1/reports", {"request": REQUEST}))
+        for file in ("report.md", "report.bib"):
+            assert _call(f"{url}/v1/reports/{job}/{file}")[0] == 200
+            assert _call(f"{url}/v1/reports/{job}/{file}", token="")[0] == 404
+    state = tmp_path / "jobs" / f"{job}.json"
+    for caller, status in (("another", 404), ("local", 200)):  # on this machine, who has no token is "local"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"caller": caller}))
+        with _serving(tmp_path, index=corpus.index) as url:
+            assert _call(f"{url}/v1/reports/{job}/report.md", token="")[0] == status
+            assert _call(f"{url}/v1/reports/{job}/report.md")[0] == 200
 
 
 def test_a_plan_costs_nothing_and_is_kept_as_it_was_edited(corpus: Corpus, tmp_path: Path) -> None:

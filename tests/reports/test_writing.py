@@ -168,6 +168,18 @@ def test_a_limit_of_tokens_is_kept(index: Index, tmp_path: Path) -> None:
         Asker(ChatServer(url="http://127.0.0.1:9/v1", model="m"), money=1.0)
 
 
+def test_a_model_that_is_down_is_named_beside_the_report_that_rules_wrote(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    with chat_server(lambda body, number: Reply(status=400)) as double:
+        words = ["write", REQUEST, "-i", str(corpus.index), "-o", str(tmp_path / "r"), "-q", "--model", "m"]
+        given = _noria(*words, "--url", double.url)
+        asked = len(double.seen)
+    lost = decode((tmp_path / "r" / "stages" / "spending.json").read_bytes(), Spending, "").lost
+    assert 0 < lost <= asked
+    assert f"model: {lost} questions without a usable reply" in given.output
+
+
 def _noria(*words: str) -> Any:
     return CliRunner().invoke(group, list(words))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -10,7 +11,8 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,7 +23,10 @@ pytest.importorskip("diffusers")
 pytest.importorskip("av")
 
 from noria.core.errors import DataError
+from noria.core.files import write_atomic
+from noria.core.service.callers import Caller
 from noria.core.service.hosting import running
+from noria.core.service.responses import HttpError
 from noria.core.service.serving import Service
 from noria.tryon.pipeline.settings import GENERATED, SamplingConfig
 from noria.tryon.service.clips import Clips
@@ -152,6 +157,32 @@ def test_the_token_guards_what_is_made(pipeline: Any, world: Path, tmp_path: Pat
         assert call(f"{url}/v1/try-ons/0/result.mp4", token="wrong")[0] == 401
         for name in ("../../etc/passwd", "result.json"):
             assert call(f"{url}/v1/try-ons/0/{name}")[0] == 404
+
+
+def test_a_video_is_given_to_the_caller_of_its_job_and_to_an_operator_alone(tmp_path: Path) -> None:
+    async def given() -> dict[str, int]:
+        service: Any = TryOnService(cast(Any, None), cast(Any, None), SAMPLING, tmp_path)
+        service.jobs.open()
+
+        async def work(progress: Any) -> dict[str, str]:
+            return {"try_on": "v"}
+
+        write_atomic(tmp_path / "try-ons" / "v" / "result.mp4", b"video")
+        job = service.jobs.submit("try-on", "shop", work)
+        while service.jobs.get(job.id).state != "done":
+            await asyncio.sleep(0.01)
+        statuses = {}
+        for name, rights in (("shop", ("chat",)), ("other", ("chat",)), ("operator", ("operate",))):
+            asked = SimpleNamespace(
+                path_params={"id": job.id, "file": "result.mp4"}, caller=Caller(name, cast(Any, rights))
+            )
+            try:
+                statuses[name] = (await service._file(asked)).status_code
+            except HttpError as error:
+                statuses[name] = error.status
+        return statuses
+
+    assert asyncio.run(given()) == {"shop": 200, "other": 404, "operator": 200}
 
 
 def test_a_cancelled_job_ends_at_its_next_step(pipeline: Any, world: Path, tmp_path: Path) -> None:

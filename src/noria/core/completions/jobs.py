@@ -250,18 +250,18 @@ class Jobs:
         ]
 
     async def _list(self, request: Request) -> Response:
-        whose = _whose(request)
-        jobs = [job for job in self._jobs.values() if whose is None or job.caller == whose]
+        caller = whose(request)
+        jobs = [job for job in self._jobs.values() if caller is None or job.caller == caller]
         return json_response({"object": "list", "data": [asdict(job) for job in reversed(jobs[-200:])]})
 
     async def _one(self, request: Request) -> Response:
         number = request.path_params["id"]
         if request.method == "DELETE":
-            return json_response(asdict(await self.cancel(number, _whose(request))))
-        return json_response(asdict(self.get(number, _whose(request))))
+            return json_response(asdict(await self.cancel(number, whose(request))))
+        return json_response(asdict(self.get(number, whose(request))))
 
     async def _outcome(self, request: Request) -> Response:
-        return json_response(self.result(request.path_params["id"], _whose(request)))
+        return json_response(self.result(request.path_params["id"], whose(request)))
 
 
 async def in_thread(work: Callable[[threading.Event], T]) -> T:
@@ -289,5 +289,6 @@ def accepted(job: Job) -> Response:
     return json_response(asdict(job), status=202, headers={"location": place, "retry-after": "2"})
 
 
-def _whose(request: Request) -> str | None:
+def whose(request: Request) -> str | None:
+    """Name of the caller whose jobs a request may see; None for an operator, who sees all."""
     return None if "operate" in request.caller.rights else request.caller.name

@@ -70,11 +70,13 @@ class Spending(msgspec.Struct):
         cost: sum of known costs, in the currency of the prices.
         tokens: tokens in and out that the server counted.
         unpriced: answers whose cost is unknown.
+        lost: questions without a usable reply, which rules answered.
     """
 
     cost: float = 0.0
     tokens: int = 0
     unpriced: int = 0
+    lost: int = 0
 
 
 class Asker:
@@ -142,6 +144,8 @@ class Asker:
                 if (value := self._repaired(outcome.text, kind)) is not None:
                     return value
         self.tally.lost += 1
+        self.spent.lost += 1
+        self._keep()
         return None
 
     def _repaired(self, text: str, kind: type[T]) -> T | None:
@@ -182,6 +186,9 @@ class Asker:
         cost = getattr(outcome, "cost", None)
         self.spent.cost = self.budget.spent if self.budget is not None else self.spent.cost + (cost or 0.0)
         self.spent.unpriced += cost is None
+        self._keep()
+
+    def _keep(self) -> None:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(self.file, encode(self.spent), sync=False)

@@ -8,6 +8,7 @@ from decimal import Decimal
 import msgspec
 
 from noria.reports.evidence.derivation import derive
+from noria.reports.evidence.quantities import rounded
 from noria.reports.evidence.records import Book
 from noria.reports.evidence.tables import Table, cell_fact, date_key, table_kinds, unit_of, without_unit
 from noria.reports.search.index import Index
@@ -135,7 +136,9 @@ def table_series(
     groups: dict[tuple[str, str], list[int]] = {}
     for row, cells in enumerate(table.rows):
         period = "" if time is None else (date_key(cells[time]) or cells[time])[:4]
-        if years and period.isdigit() and not years[0] <= int(period) <= years[1]:
+        if period and not period.isdecimal():  # a line of totals among the years is no point of the series
+            continue
+        if years and period and not years[0] <= int(period) <= years[1]:
             continue
         groups.setdefault(
             (cells[name] if name is not None else index.source(source).title, period), []
@@ -165,7 +168,7 @@ def _point(
     entry = derive(book, "mean", [fact.id for fact in facts], label=f"mean of {len(facts)} rows")
     if entry is None:
         return None
-    return Point(*key, entry.value, entry.unit, entry.id, f"{round(entry.value, 2):,}")
+    return Point(*key, entry.value, entry.unit, entry.id, f"{rounded(entry.value, 2):,f}")
 
 
 def numeric_columns(table: Table) -> list[str]:

@@ -10,7 +10,7 @@ from noria.reports.agents.series import Point, Series
 from noria.reports.charts.records import ChartData, alt_text
 from noria.reports.document.blocks import Block, FigureBlock, Paragraph, Section, Sentence
 from noria.reports.evidence.derivation import derive
-from noria.reports.evidence.quantities import plain_number
+from noria.reports.evidence.quantities import plain_number, rounded
 from noria.reports.evidence.records import Book
 from noria.reports.evidence.support import check_sentence, checked_quantities
 from noria.reports.evidence.tables import COLUMNS
@@ -303,7 +303,7 @@ def _value(target: str, book: Book) -> Point | None:
     return (
         None
         if entry is None
-        else Point("", "", entry.value, entry.unit, target, f"{round(entry.value, 2):,}")
+        else Point("", "", entry.value, entry.unit, target, f"{rounded(entry.value, 2):,f}")
     )
 
 

@@ -66,6 +66,10 @@ class ChartData(msgspec.Struct, frozen=True):
     cells: tuple[Cell, ...] = ()
     language: str = "en"
 
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError("a row of a chart has more or fewer cells than there are columns")
+
     def column(self, name: str) -> list[str]:
         """Cells of a column."""
         place = self.columns.index(name)

@@ -113,7 +113,7 @@ def _x(chart: ChartData) -> dict[str, Any]:
     kind = column_kind(chart.x, cells)
     base: dict[str, Any] = {"field": _field(chart, chart.x), "title": chart.x}
     if kind == "year" and chart.kind in ("line", "area"):
-        years = sorted({int(cell) for cell in cells if cell})
+        years = sorted({int(cell) for cell in cells if cell.isdecimal()})
         if len(years) <= 12:
             base["axis"] = {"values": years, "format": "d", "grid": False}
             return base | {"type": "quantitative", "scale": {"zero": False, "nice": False, "padding": 16}}

@@ -57,6 +57,11 @@ class Verification(msgspec.Struct):
         """Number of things that could not be checked."""
         return sum(one.unchecked + one.blocked for one in self.coverage.values())
 
+    @property
+    def checked(self) -> int:
+        """Number of things that were checked against what they rest on; that a figure has its file is no such check."""
+        return sum(one.checked for name, one in self.coverage.items() if name != "figures")
+
     def exit_code(self, *, strict: bool) -> int:
-        """0 where nothing is wrong, else 1; with `strict`, what could not be checked is wrong, too."""
-        return 1 if self.findings or (strict and self.unchecked) else 0
+        """0 where something was checked and nothing is wrong, else 1; with `strict`, what was not checked is wrong."""
+        return 1 if self.findings or not self.checked or (strict and self.unchecked) else 0

@@ -13,8 +13,8 @@ from noria.core.errors import NoriaError
 from noria.core.files import inside
 from noria.reports.checking.findings import Verification
 from noria.reports.document.numbering import canonical
-from noria.reports.document.parsing import ParsedReport
-from noria.reports.evidence.quantities import quantities
+from noria.reports.document.parsing import CitedSentence, ParsedReport
+from noria.reports.evidence.support import checked_quantities
 
 _PLACEHOLDER = re.compile(
     r"example\.(?:com|org)|\blorem ipsum\b|\[?(?:TODO|TBD|insert .{3,30} here)\]?", re.IGNORECASE
@@ -101,6 +101,8 @@ def _figures(parsed: ParsedReport, result: Verification, folder: Path | None) ->
         result.find("consistency", f"a link to figure {number}, which is not there", "body")
 
 
-def uncited_numbers(parsed: ParsedReport) -> int:
-    """Number of sentences with numbers and no citation at all."""
-    return sum(1 for s in parsed.sentences if not s.cites and any(not q.is_year for q in quantities(s.text)))
+def uncited_numbers(parsed: ParsedReport) -> list[CitedSentence]:
+    """Sentences with numbers that are no years, and with no citation at all."""
+    return [
+        s for s in parsed.sentences if not s.cites and any(not q.is_year for q in checked_quantities(s.text))
+    ]

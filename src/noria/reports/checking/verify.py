@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from noria.core.errors import DataError, NoriaError
-from noria.core.files import inside, read_bytes, read_text
+from noria.core.files import decode_text, inside, read_bytes, read_text
 from noria.reports.charts.drawing import png_of_spec, specification
 from noria.reports.charts.records import ChartData, check_cells
 from noria.reports.charts.specs import values
 from noria.reports.checking.findings import Verification
-from noria.reports.checking.structure import check_structure
+from noria.reports.checking.structure import check_structure, uncited_numbers
 from noria.reports.document.blocks import TableBlock, sentences
 from noria.reports.document.bundle import Bundle, read_bundle, spec_of
 from noria.reports.document.markdown import write_markdown
@@ -42,7 +42,8 @@ def verify(path: Path) -> Verification:
 def verify_markdown(markdown: str, *, folder: Path | None) -> Verification:
     """Verify another system's report: its structure, and numbers against the files that it cites beside it.
 
-    A reference on the web is not fetched: it counts as blocked, and its sentences as unchecked.
+    A reference on the web is not fetched: it counts as blocked, and its sentences as unchecked. A sentence with numbers
+    that cites nothing is a finding.
     """
     result = Verification()
     parsed = parse_report(markdown)
@@ -53,6 +54,9 @@ def verify_markdown(markdown: str, *, folder: Path | None) -> Verification:
     check_structure(parsed, result, folder=folder)
     texts = _cited_texts(parsed, result, folder)
     cover = result.cover("sentences")
+    for sentence in uncited_numbers(parsed):
+        cover.unchecked += 1
+        _without_source(sentence.text, f"line {sentence.line}", result)
     for sentence in parsed.sentences:
         if not sentence.cites:
             continue
@@ -135,8 +139,11 @@ def _archive(book: Book, folder: Path, result: Verification) -> dict[str, str]:
         cover.checked += 1
         if digest(raw) != source.sha256:
             result.find("traceability", "its archived text was changed", source.id)
-        else:
-            texts[source.id] = raw.decode()
+            continue
+        try:
+            texts[source.id] = decode_text(raw, source.id)
+        except DataError:
+            result.find("traceability", "its archived text is no text in UTF-8", source.id)
     return texts
 
 
@@ -165,7 +172,7 @@ def _facts(book: Book, archive: dict[str, str], result: Verification) -> None:
             row, _, column = fact.id.partition("#r")[2].partition("c")
             again = (
                 cell_fact(source, tables[source], int(row), int(column))
-                if row.isdigit() and column.isdigit()
+                if row.isdecimal() and column.isdecimal() and len(row + column) < 18
                 else None
             )
             found = again is not None and again.value == fact.value
@@ -188,7 +195,7 @@ def _sentences(bundle: Bundle, result: Verification) -> None:
             numbered = checked_quantities(sentence.text)
             named = named_numbers(sentence.text, bundle.book.facts.values()) if numbered else {}
             if any(q.start not in named for q in numbered):
-                result.find("traceability", f"numbers without a source: {sentence.text[:80]}", section.title)
+                _without_source(sentence.text, section.title, result)
             continue
         support = check_sentence(sentence.text, sentence.cites, bundle.book)
         result.support[support.verdict] = result.support.get(support.verdict, 0) + 1
@@ -210,6 +217,10 @@ def _sentences(bundle: Bundle, result: Verification) -> None:
                         numbers.checked += len(support.links)
                         for _ in support.missing:
                             result.find("support", f"{cell}: not in what is cited", f"{section.title}: table")
+
+
+def _without_source(text: str, where: str, result: Verification) -> None:
+    result.find("traceability", f"numbers without a source: {text[:80]}", where)
 
 
 def _charts(bundle: Bundle, folder: Path, result: Verification) -> None:
@@ -239,12 +250,15 @@ def _shows(chart: ChartData, spec: dict[str, Any]) -> bool:
     """
     if chart.kind in ("radar", "diagram"):
         return encode(specification(chart)) == encode(spec)
-    layers = [spec, *[layer for layer in spec.get("layer", []) if isinstance(layer, dict)]]
-    held = [part["data"].get("values") for part in layers if isinstance(part.get("data"), dict)]
-    held += [
-        t["from"]["data"]["values"] for layer in layers for t in layer.get("transform", []) if "lookup" in t
-    ]
-    return values(chart) in held
+    layers = [spec, *_objects(spec.get("layer"))]
+    looked_up = [t.get("from") for layer in layers for t in _objects(layer.get("transform")) if "lookup" in t]
+    held = [part.get("data") for part in _objects([*layers, *looked_up])]
+    return values(chart) in [data.get("values") for data in _objects(held)]
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _contradictions(book: Book, result: Verification) -> None:
@@ -268,13 +282,21 @@ def _contradictions(book: Book, result: Verification) -> None:
 
 
 def _edited(markdown: str, bundle: Bundle, result: Verification) -> None:
-    """Check an edited Markdown again: each sentence's numbers against all evidence of the references that it cites."""
+    """Check an edited Markdown again: each sentence's numbers against all evidence of the references that it cites.
+
+    A sentence that was not there before, has numbers and cites nothing is a finding.
+    """
     numbering = number(bundle.report, bundle.book)
     by_number: dict[int, list[str]] = {}
     for id in [*bundle.book.facts, *bundle.book.passages, *bundle.book.derived]:
         for n in numbering.markers([id], bundle.book):
             by_number.setdefault(n, []).append(id)
-    for sentence in parse_report(markdown).sentences:
+    parsed = parse_report(markdown)
+    before = {one.text for one in parse_report(write_markdown(bundle.report, bundle.book)).sentences}
+    for sentence in uncited_numbers(parsed):
+        if sentence.text not in before:
+            _without_source(sentence.text, f"report.md, line {sentence.line}", result)
+    for sentence in parsed.sentences:
         ids = [id for n in sentence.cites for id in by_number.get(n, [])]
         if not ids:
             continue

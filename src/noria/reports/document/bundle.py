@@ -4,6 +4,7 @@ is from.
 
 from __future__ import annotations
 
+import graphlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from noria.reports.document.page import write_page
 from noria.reports.evidence.records import Book, decode, encode
 
 LARGEST = 32_000_000
+"""Most bytes of a file of a bundle."""
+DEEPEST = 100
+"""Most steps by which a number is derived."""
 
 
 @dataclass
@@ -114,6 +118,7 @@ def read_bundle(folder: Path) -> Bundle:
     """
     report = decode(read_bytes(folder / "report.json", limit=LARGEST), Report, str(folder / "report.json"))
     book = decode(read_bytes(folder / "ledger.json", limit=LARGEST), Book, str(folder / "ledger.json"))
+    _check(book, str(folder / "ledger.json"))
     charts: dict[str, ChartData] = {}
     drawn: dict[str, dict[str, bytes]] = {}
     for section in report.sections:
@@ -137,6 +142,25 @@ def read_bundle(folder: Path) -> Bundle:
                     "spec": read_bytes(base.with_suffix(".vl.json"), limit=LARGEST),
                 }
     return Bundle(report, book, charts, drawn)
+
+
+def _check(book: Book, where: str) -> None:
+    """Refuse a ledger whose derived numbers follow from one another in a circle.
+
+    Raises:
+        DataError: it has such a circle, or one that is derived a thousand times over.
+    """
+    operands = {
+        id: [one for one in entry.operands if one in book.derived] for id, entry in book.derived.items()
+    }
+    depth: dict[str, int] = {}
+    try:
+        for id in graphlib.TopologicalSorter(operands).static_order():
+            depth[id] = 1 + max((depth[one] for one in operands[id]), default=0)
+    except graphlib.CycleError:
+        raise DataError("derived numbers that follow from each other", where=where) from None
+    if max(depth.values(), default=0) > DEEPEST:
+        raise DataError(f"a number that is derived more than {DEEPEST} times over", where=where)
 
 
 def spec_of(raw: bytes, where: str) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def csl_entries(sources: tuple[Source, ...]) -> list[dict[str, Any]]:
         if source.publisher:
             entry["publisher"] = source.publisher
         for name, date in (("issued", source.date), ("accessed", source.retrieved)):
-            parts = [int(part) for part in date.split("-") if part.isdigit()]
+            parts = [int(part) for part in date.split("-") if part.isdecimal() and len(part) < 9]
             if parts:
                 entry[name] = {"date-parts": [parts]}
         entries.append(entry)

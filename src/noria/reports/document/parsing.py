@@ -34,20 +34,27 @@ _PATH = re.compile(
     re.IGNORECASE,
 )
 MARKER = re.compile(
-    r'<a\s+href="#ref([^"]*)"\s*>.*?</a>|\[\[([\d,\s–-]+)\]\]\([^)]*\)|\[([\d,\s–-]+)\](?:\(#?[^)]*\))?|\[\^(\d+)\]',
+    r'<a\s+href="#ref([^"]{0,40})"\s*>(?:(?!<a\s).)*?</a>|\[\[([\d,\s–-]{1,200})\]\]\([^)]{0,2000}\)'
+    r"|\[([\d,\s–-]{1,200})\](?:\(#?[^)]{0,2000}\))?|\[\^(\d+)\]",
     re.IGNORECASE,
 )
 _FIGURE = re.compile(
-    r"<figure\b.*?</figure>|!\[(?P<alt>[^\]]*)\]\((?P<src>[^)\s]+)[^)]*\)|<img\b[^>]*>",
+    r"<figure\b(?:(?!<figure\b).)*?</figure>"
+    r"|!\[(?P<alt>[^\]]{0,1000})\]\((?P<src>[^)\s]+)[^)]{0,2000}\)|<img\b(?:(?!<img\b)[^>])*>",
     re.IGNORECASE | re.DOTALL,
 )
+# Each scan ends at the next beginning of its kind, or is bounded: text that opens a thing a million times is linear.
 _SRC = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
 _ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
-_CAPTION = re.compile(r"<figcaption\b([^>]*)>(.*?)</figcaption>", re.IGNORECASE | re.DOTALL)
+_CAPTION = re.compile(
+    r"<figcaption\b([^<>]*)>((?:(?!<figcaption\b).)*?)</figcaption>", re.IGNORECASE | re.DOTALL
+)
 _CAPTION_LINE = re.compile(
     r"^\s*[*_]*(?:figure|fig\.|图)\s*(\d+)\s*[:：.、]?\s*(.*?)[*_]*\s*$", re.IGNORECASE
 )
-_FIGURE_LINK = re.compile(r'<a\s+href="#fig(\d+)"\s*>.*?</a>|\[[^\]]*\]\(#fig(\d+)\)', re.IGNORECASE)
+_FIGURE_LINK = re.compile(
+    r'<a\s+href="#fig(\d+)"\s*>(?:(?!<a\s).)*?</a>|\[[^\]]{0,500}\]\(#fig(\d+)\)', re.IGNORECASE
+)
 _SENTENCE_END = re.compile(
     r"(?<=[。！？])(?![」』”’）\s]*(?:<a\b|\[\d))|(?<=[.!?])(?=\s+(?!<a\s+href=\"#ref"
     r"|\[)[A-Z\"'(\u4e00-\u9fff<*])|(?<=\])(?=\s+[A-Z])(?<=[.!?]\s\[\d\])"
@@ -116,21 +123,26 @@ def parse_report(markdown: str) -> ParsedReport:
     Code blocks are skipped: a `[1]` in code is no citation.
     """
     lines = markdown.replace("\r\n", "\n").split("\n")
-    split = _references_at(lines)
+    split, end = _references_at(lines)
     title = next((m[2] for line in lines if (m := _HEADING.match(line)) and len(m[1]) == 1), "")
-    body = lines[:split]
+    body = [*lines[:split], *[""] * (end - split), *lines[end:]]  # places of lines stay as they are
     figures = tuple(_figures(body))
     sections, sentences = _body(body)
-    references = tuple(_references(lines[split:], split))
+    references = tuple(_references(lines[split:end], split))
     return ParsedReport(_strip(title), sections, tuple(sentences), references, figures, len(markdown))
 
 
-def _references_at(lines: list[str]) -> int:
-    """Line of the last heading of references; without one, that of the first anchored entry."""
+def _references_at(lines: list[str]) -> tuple[int, int]:
+    """Line of the last heading of references, and that of the next heading which is not below it; without a heading of
+    references, from the first anchored entry to the end.
+    """
     places = [n for n, line in enumerate(lines) if _REFERENCES.match(line.replace("*", ""))]
-    if places:
-        return places[-1]
-    return next((n for n, line in enumerate(lines) if _ANCHOR.search(line)), len(lines))
+    if not places:
+        return next((n for n, line in enumerate(lines) if _ANCHOR.search(line)), len(lines)), len(lines)
+    first = places[-1]
+    level = lines[first].count("#")
+    after = ((n, _HEADING.match(lines[n])) for n in range(first + 1, len(lines)))
+    return first, next((n for n, m in after if m and len(m[1]) <= level), len(lines))
 
 
 def _references(lines: list[str], first: int) -> Iterator[Reference]:
@@ -191,7 +203,7 @@ def markers_of(text: str) -> tuple[int, ...]:
             span = re.fullmatch(r"(\d{1,6})[–-](\d{1,6})", piece)
             if span and int(span[2]) - int(span[1]) < 100:
                 numbers += range(int(span[1]), int(span[2]) + 1)
-            elif piece.isdigit():
+            elif piece.isdecimal():
                 numbers.append(int(piece[:9]))
     return tuple(dict.fromkeys(numbers))
 
@@ -215,7 +227,7 @@ def _figures(lines: list[str]) -> Iterator[ParsedFigure]:
         if caption:
             words = caption[2]
             named = re.search(r'id="fig(\d+)"', caption[1])
-            anchor = int(named[1]) if named else None
+            anchor = int(named[1][:9]) if named else None
         elif below := _CAPTION_LINE.match(
             text[match.end() : match.end() + 600].lstrip("\n").partition("\n")[0]
         ):

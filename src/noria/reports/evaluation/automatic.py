@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from noria.core.errors import NoriaError
 from noria.core.files import inside, read_bytes, read_text
 from noria.reports.agents.requests import demands_of
 from noria.reports.charts.choosing import demanded_kinds
+from noria.reports.checking.findings import Verification
 from noria.reports.checking.verify import verify, verify_markdown
 from noria.reports.document.blocks import figures as figure_blocks, sentences
 from noria.reports.document.bundle import read_bundle
@@ -35,9 +37,8 @@ def evaluate_text(markdown: str, folder: Path | None, *, request: str = "") -> d
     """
     parsed = parse_report(markdown)
     result = verify_markdown(markdown, folder=folder)
-    kinds = ("traceability", "consistency", "completeness")
     return {
-        "structure": {kind: sum(f.kind == kind for f in result.findings) for kind in kinds},
+        "structure": _structure(result),
         "integration": integration(parsed),
         "visuals": visual_alignment(parsed, request) if request else None,
         **measure_figures(parsed.figures, folder),
@@ -62,6 +63,9 @@ def evaluate_bundle(folder: Path, *, request: str = "") -> dict[str, Any]:
         for id in bundle.charts
     }
     scores = evaluate_text(read_text(folder / "report.md"), folder, request=request)
+    scores["structure"] = _structure(
+        result
+    )  # that of the bundle knows the numbers of names, which need no source
     if request:
         scores["visuals"] = demands_met(
             request,
@@ -75,6 +79,11 @@ def evaluate_bundle(folder: Path, *, request: str = "") -> dict[str, Any]:
         "FLC": consistency(sum(f.kind == "contradiction" for f in result.findings)),
         "findings": len(result.findings),
     }
+
+
+def _structure(result: Verification) -> dict[str, int]:
+    kinds = ("traceability", "consistency", "completeness")
+    return {kind: sum(f.kind == kind for f in result.findings) for kind in kinds}
 
 
 def integration(parsed: ParsedReport) -> float | None:
@@ -184,4 +193,9 @@ def read_tasks(path: Path) -> list[Mapping[str, Any]]:
             isinstance(v, list) and all(isinstance(q, str) for q in v) for v in checklist.values()
         ):
             raise DataError("a checklist is lists of questions by section", where=where)
+    for id, number in Counter(entry["id"] for entry in value).items():
+        if number > 1:
+            raise DataError(
+                f"{number} tasks have the id {id[:100]!r}", where=str(path), mend="give each its own"
+            )
     return value

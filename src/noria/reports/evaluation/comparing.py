@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from noria.core.errors import DataError
 from noria.core.statistics.corrections import holm
 from noria.core.statistics.intervals import paired_difference, paired_p_value
 from noria.reports.document.bundle import Bundle
@@ -20,8 +21,17 @@ def compare_scores(
     Args:
         first, second: scores by metric, by task.
         names: metrics to compare.
+
+    Raises:
+        DataError: no task is in both.
     """
     tasks = sorted(first.keys() & second.keys())
+    if not tasks:
+        raise DataError(
+            "no task has the same id in both",
+            where=f"{', '.join([*first][:2])} … and {', '.join([*second][:2])} …",
+            mend="give scores of the same tasks",
+        )
     rows: list[dict[str, Any]] = []
     for name in names:
         pairs = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from noria.core.chat import ChatModel, Image
+from noria.core.chat import Answer, ChatModel, ChatRequest, Image, Outcome
 from noria.core.errors import NoriaError
 from noria.core.files import inside, read_bytes
 from noria.core.judging import krippendorff_alpha
@@ -29,6 +29,31 @@ SUPPORT = (
 )
 
 VOTES = {"supported": 1.0, "partial": 0.5, "unsupported": 0.0}
+
+
+class Counted:
+    """A judge whose questions are counted.
+
+    Args:
+        judge: the judge.
+
+    Attributes:
+        put, unanswered: questions that were put, and those of them without an answer.
+        reason: why the first of these has none.
+    """
+
+    def __init__(self, judge: ChatModel) -> None:
+        self.judge, self.put, self.unanswered, self.reason = judge, 0, 0, ""
+
+    async def ask(self, request: ChatRequest) -> Outcome:
+        """Put a question to the judge."""
+        outcome = await self.judge.ask(request)
+        self.put += 1
+        if not isinstance(outcome, Answer):
+            self.unanswered += 1
+            words = " ".join(str(getattr(outcome, "message", "") or getattr(outcome, "text", "")).split())
+            self.reason = self.reason or f"{type(outcome).__name__.lower()}: {words}"[:200]
+        return outcome
 
 
 async def evaluate_judged(
@@ -53,9 +78,12 @@ async def evaluate_judged(
         compat: whether to follow the released order, rewrites included; by default the text is the same for all.
 
     Returns:
-        `scores` by metric (None where undefined), `totals`, `details`, `agreement`, and the digest of the text before
-        and after: equal unless `compat`.
+        `scores` by metric (None where undefined), `totals`, `details`, `agreement`, the digest of the text before and
+        after: equal unless `compat`; and `questions`: how many were put and how many had no answer, with the first
+        reason.
     """
+    counted = [Counted(judge) for judge in judges]
+    judges = counted
     parsed = parse_report(markdown)
     details: dict[str, Any] = {}
     scores: dict[str, float | None] = {}
@@ -83,6 +111,11 @@ async def evaluate_judged(
         "agreement": _agreement(items, details),
         "text": {"before": digest(markdown), "after": digest(text)},
         "compat": list(official.DEFECTS) if compat else [],
+        "questions": {
+            "put": sum(judge.put for judge in counted),
+            "unanswered": sum(judge.unanswered for judge in counted),
+            "reason": next((judge.reason for judge in counted if judge.reason), ""),
+        },
     }
 
 

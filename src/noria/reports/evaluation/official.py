@@ -29,7 +29,7 @@ DEFECTS = (
 )
 LOW_CAPTION = 6
 _MARK = re.compile(r'<a href="#ref(\d+)">\[\d+\]</a>')
-_FIGURE = re.compile(r'(<figcaption id=")fig(\d+)(">)(Figure|图)(\s?)(\d+)')
+_FIGURE = re.compile(r'(<figcaption id=")fig(\d{1,9})(">)(Figure|图)(\s?)(\d+)')
 _LINK = re.compile(r'<a href="#fig(\d+)">(Figure|图)(\s?)\d+</a>')
 _REF = re.compile(r'^<a id="ref(\d+)"></a>\s*\[\d+\]\s*(.*?)\s*(https?://\S+)?\s*$')
 
@@ -183,7 +183,7 @@ def rewrite_captions(markdown: str, scores: Mapping[int, tuple[int, str]], broke
             else match[0]
         )
 
-    text = re.sub(r'<figcaption id="fig(\d+)">.*?</figcaption>', caption, markdown, flags=re.DOTALL)
+    text = re.sub(r'<figcaption id="fig(\d{1,9})">.*?</figcaption>', caption, markdown, flags=re.DOTALL)
     for path in broken:
         text = re.sub(rf'<img src="{re.escape(path)}"[^>]*>', "", text)
     return text

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable, Iterator
-from decimal import Decimal
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_HALF_EVEN, Context, Decimal
 
 import msgspec
 
@@ -88,6 +88,12 @@ UNITS: dict[str, tuple[str, Decimal]] = {
 """Dimension of each unit and its factor to the unit of that dimension."""
 LOOSE = Decimal("0.05")
 """Share by which a number after "about" may differ from its source."""
+MOST_DIGITS = 300
+"""Most digits, and largest exponent, of a number that is read; a longer one is beyond every float, and is none."""
+MOST_PLACES = 1000
+"""Largest exponent of a number in a ledger: one that was read, in any scale, or that a formula gives."""
+EXACT = Context(2 * MOST_PLACES, ROUND_HALF_EVEN, MIN_EMIN, MAX_EMAX, traps=[])
+"""Arithmetic in which numbers of a ledger are not rounded, and which raises nothing: what has no value is NaN."""
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x2212: ord("-")}
 _UNIT_NAMES = sorted(
@@ -97,7 +103,7 @@ _QUANTITY = re.compile(
     r"(?<![A-Za-z0-9_.#])"
     r"(?P<sign>(?<![\d年月)\]])[-–](?=[\d$€£¥]))?"
     r"(?P<currency>US\$|[$€£¥])?\s?"
-    r"(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    r"(?P<number>\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w|\.\d))?)"
     r"(?P<scale>\s?(?:" + "|".join(sorted(SCALES, key=len, reverse=True)) + r")(?![a-z]))?"
     r"(?P<unit>[\s-]?(?:" + "|".join(map(re.escape, _UNIT_NAMES)) + r")(?![A-Za-z]))?"
 )
@@ -138,14 +144,28 @@ class Quantity(msgspec.Struct, frozen=True):
         return self.unit in ("", "年") and self.raw.rstrip(" 年").isdigit() and int(self.value) in _YEARS
 
 
+def is_bounded(value: Decimal, most: int) -> bool:
+    """Whether a number is finite, with no digit further than `most` places from the decimal point."""
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and abs(exponent) <= most and abs(value.adjusted()) <= most
+
+
+def last_place(value: Decimal) -> Decimal:
+    """One unit of the last printed digit of a number."""
+    return Decimal(1).scaleb(int(value.as_tuple().exponent))
+
+
 def quantities(text: str) -> Iterator[Quantity]:
     """Yield the numbers of a text in order, with scale and unit. Full-width digits count as digits."""
     plain = text.translate(_FULL_WIDTH)
     for match in _QUANTITY.finditer(plain):
         digits = match["number"].replace(",", "")
+        number = Decimal(digits)
+        if not is_bounded(number, MOST_DIGITS):
+            continue
         scale = SCALES[match["scale"].strip()] if match["scale"] else 1
-        step = Decimal(scale) * (Decimal(1).scaleb(-len(digits.partition(".")[2])))
-        value = Decimal(digits) * scale * (-1 if match["sign"] else 1)
+        value = EXACT.multiply(number, -scale if match["sign"] else scale)
+        step = scale * last_place(number)
         unit = match["currency"] or (match["unit"] or "").strip(" -\n\t")
         start = match.start() + (len(match[0]) - len(match[0].lstrip()))
         before = plain[max(0, start - 16) : start]
@@ -179,14 +199,18 @@ def agrees(printed: Quantity, value: Decimal, unit: str) -> bool:
     if ours[0] and theirs[0] and ours[0] != theirs[0]:
         return False
     factors = {theirs[1] / ours[1]} if ours[0] and theirs[0] else {1, _scaled(unit)[0]}
-    return any(_rounds_to(printed, value * factor) for factor in factors)
+    return any(_rounds_to(printed, EXACT.multiply(value, factor)) for factor in factors)
 
 
 def _rounds_to(printed: Quantity, wanted: Decimal) -> bool:
+    if not wanted.is_finite():
+        return False
+    size, ours = EXACT.abs(wanted), EXACT.abs(printed.value)
     tolerance = printed.step / 2
     if printed.about:
-        tolerance = max(tolerance, abs(wanted) * LOOSE)
-    return min(abs(printed.value - wanted), abs(abs(printed.value) - abs(wanted))) <= tolerance
+        tolerance = max(tolerance, EXACT.multiply(size, LOOSE))
+    apart = EXACT.abs(EXACT.subtract(printed.value, wanted))
+    return min(apart, EXACT.abs(EXACT.subtract(ours, size))) <= tolerance
 
 
 def find_agreeing(printed: Quantity, candidates: Iterable[Quantity]) -> Quantity | None:
@@ -214,5 +238,9 @@ def plain_number(value: Decimal, *, digits: int = 3) -> str:
         if size >= 1000 or value == value.to_integral_value()
         else max(0, digits - max(1, value.adjusted() + 1))
     )
-    rounded = round(value, places)
-    return f"{rounded:,f}" if places == 0 else f"{rounded:,.{places}f}"
+    return f"{rounded(value, places):,f}"
+
+
+def rounded(value: Decimal, places: int) -> Decimal:
+    """A value rounded to so many decimal places, half to even, with all its digits before the point."""
+    return value.quantize(Decimal(1).scaleb(-places), context=EXACT)

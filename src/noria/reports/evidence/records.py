@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from noria.core.errors import DataError
+from noria.reports.evidence.quantities import MOST_PLACES, is_bounded
 
 SourceKind = Literal["text", "table", "image"]
 EVIDENCE_ID = re.compile(r"S\d+(?:#(?:p\d+|f\d+|r\d+c\d+))?|D\d+")
@@ -88,6 +89,9 @@ class Fact(msgspec.Struct, frozen=True):
     passage: str = ""
     estimate: bool = False
 
+    def __post_init__(self) -> None:
+        _check(self.value)
+
 
 class Derived(msgspec.Struct, frozen=True):
     """A number computed from facts, which can be computed again.
@@ -107,6 +111,19 @@ class Derived(msgspec.Struct, frozen=True):
     value: Decimal
     unit: str = ""
     label: str = ""
+
+    def __post_init__(self) -> None:
+        _check(self.value)
+
+
+def _check(value: Decimal) -> None:
+    """Refuse a value that is no number, or too long to be printed; `decode` says so in its line.
+
+    Raises:
+        ValueError: it is NaN, infinite, or has digits further than `MOST_PLACES` from the point.
+    """
+    if not is_bounded(value, MOST_PLACES):
+        raise ValueError(f"a value that is no number of at most {MOST_PLACES:,} digits")
 
 
 class Book(msgspec.Struct, dict=True):

@@ -18,7 +18,7 @@ from noria.reports.evidence.records import Book, Fact
 Verdict = Literal["supported", "partial", "unsupported", "unknown"]
 _SKIP = re.compile(
     (
-        r"\[\[.*?\]\]|<a\b.*?</a>|\[\d[\d,\s–-]*\](?:\([^)]*\))?"
+        r"\[\[(?:(?!\[\[).){0,2000}?\]\]|<a\b(?:(?!<a\b).)*?</a>|\[\d[\d,\s–-]{0,200}\](?:\([^)]{0,2000}\))?"
         r"|(?:Figure|Table|Section|Fig\.)\s\d+|[图表]\s?\d+|^\s*\d+[.)、]\s"
     ),
     re.IGNORECASE | re.MULTILINE,

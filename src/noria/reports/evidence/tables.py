@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from noria.core.errors import DataError
-from noria.reports.evidence.quantities import Quantity, parse_value
+from noria.reports.evidence.quantities import MOST_DIGITS, Quantity, is_bounded, last_place, parse_value
 from noria.reports.evidence.records import Fact
 
 ColumnKind = Literal["number", "year", "date", "month", "name", "empty"]
@@ -21,11 +21,13 @@ MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", 
 NULLS = frozenset({"", "-", "–", "—", "na", "n/a", "nan", "null", "none", "..", "..."})
 LARGEST = 200_000
 """Most rows that are read of one table."""
+MOST_COLUMNS, MOST_CELLS = 10_000, 20_000_000
+"""Most columns, and cells, that are read of one table."""
 TABLE_END = "\x0c\n"
 """End of the table in the archived text of a source; the text beside the table follows."""
 _DATE = re.compile(r"(\d{4})[-/.](\d{1,2})(?:[-/.](\d{1,2}))?(?:[T ].*)?$")
 _DATE_US = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})$")
-_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?$")
+_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d{1,4})?$")
 _UNIT_IN_NAME = re.compile(r"[(\[]\s*([^)\]]{1,20})\s*[)\]]\s*$|_in_(\w+)$")
 
 
@@ -46,12 +48,11 @@ class Table(msgspec.Struct, frozen=True):
         """Make a table of any values; short rows are filled, and columns of one name are numbered.
 
         Raises:
-            DataError: it has no column, or too many rows.
+            DataError: it has no column, or too many rows, columns or cells.
         """
         if not columns:
             raise DataError("a table without columns", where=where)
-        if len(rows) > LARGEST:
-            raise DataError(f"more than {LARGEST:,} rows", where=where, mend="give an extract of it")
+        check_size(len(rows), len(columns), where)
         names: list[str] = []
         for number, name in enumerate(columns):
             text = cell_text(name) or f"column {number + 1}"
@@ -84,6 +85,19 @@ class Table(msgspec.Struct, frozen=True):
         return out.getvalue()
 
 
+def check_size(rows: int, columns: int, where: str) -> None:
+    """Refuse a table that is too large, before its cells are made.
+
+    Raises:
+        DataError: it has too many rows, columns or cells.
+    """
+    for count, most, what in (
+        (rows, LARGEST, "rows"), (columns, MOST_COLUMNS, "columns"), (rows * columns, MOST_CELLS, "cells"),
+    ):  # fmt: skip
+        if count > most:
+            raise DataError(f"more than {most:,} {what}", where=where, mend="give an extract of it")
+
+
 def cell_text(value: Any) -> str:
     """A cell as text; null words and NaN are empty."""
     if value is None or value != value:
@@ -105,11 +119,10 @@ def read_csv(text: str, where: str, *, delimiter: str | None = None) -> Table:
         delimiter = max(",\t;|", key=head.count)
     csv.field_size_limit(1 << 20)
     try:
-        rows = [
-            row
-            for row in csv.reader(io.StringIO(text), delimiter=delimiter)
-            if any(cell.strip() for cell in row)
-        ]
+        lines = csv.reader(io.StringIO(text), delimiter=delimiter)
+        rows = list(
+            itertools.islice((row for row in lines if any(cell.strip() for cell in row)), LARGEST + 2)
+        )
     except csv.Error as error:
         raise DataError(f"not CSV: {error}", where=where) from None
     if not rows:
@@ -124,13 +137,13 @@ def cell_number(text: str) -> Decimal | None:
 
 
 def cell_quantity(text: str) -> Quantity | None:
-    """A cell's number with its unit, where the cell is a number and nothing else."""
+    """A cell's number with its unit, where the cell is a number of at most `MOST_DIGITS` digits and nothing else."""
     plain = text.strip()
     if _PLAIN.match(plain):
         value = Decimal(plain.replace(",", ""))
-        exponent = value.as_tuple().exponent
-        places = -exponent if isinstance(exponent, int) else 0
-        return Quantity(value, "", plain, 0, len(plain), Decimal(1).scaleb(-places))
+        if not is_bounded(value, MOST_DIGITS):
+            return None
+        return Quantity(value, "", plain, 0, len(plain), last_place(value))
     found = parse_value(plain)
     return found if found is not None and found.start == 0 and found.end >= len(plain) - 1 else None
 
@@ -147,7 +160,7 @@ def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
         return "month"
     if sum(date_key(cell) is not None for cell in present) >= needed:
         return "date"
-    years = sum(cell.isdigit() and len(cell) == 4 and 1400 <= int(cell) <= 2200 for cell in present)
+    years = sum(cell.isdecimal() and len(cell) == 4 and 1400 <= int(cell) <= 2200 for cell in present)
     if years >= needed and (
         re.search(r"year|date|period|年", name, re.IGNORECASE)
         or (len(set(present)) > 2 and years == len(present) and "id" not in name.lower() and _steps(present))
@@ -158,7 +171,7 @@ def column_kind(name: str, cells: Sequence[str]) -> ColumnKind:
 
 def _steps(cells: Sequence[str]) -> bool:
     """Whether years follow one another in small steps, as those of a series do."""
-    years = sorted({int(cell) for cell in cells})
+    years = sorted({int(cell) for cell in cells if cell.isdecimal()})
     return all(after - before <= 10 for before, after in itertools.pairwise(years))
 
 

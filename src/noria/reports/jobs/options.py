@@ -155,7 +155,8 @@ class ReportOptions(WritingOptions, SearchOptions):
         """The search of these options.
 
         Raises:
-            ConfigError: an unknown service, no key, no address of SearXNG, or a server that --offline forbids.
+            ConfigError: an unknown service, no key, no address of SearXNG, a server that --offline forbids, or a tool
+                without its server.
             MissingExtra: the package `mcp` is not installed.
         """
         from noria.reports.agents.research import Search
@@ -168,6 +169,8 @@ class ReportOptions(WritingOptions, SearchOptions):
             raise ConfigError(
                 "a server on the network is asked for", where="--offline, --url", mend="give one of them"
             )
+        if self.mcp_tool and not self.mcp:
+            raise ConfigError("a tool without its server", where="--mcp-tool", mend="give --mcp")
         services: list[Any] = list(web_services(self.service, self.searxng))
         services += [McpSearch(server, self.mcp_tool) for server in self.mcp]
         language = self.research_language or self.language or ""

@@ -11,9 +11,14 @@ from typing import Any
 from noria.core.errors import DataError, require
 from noria.core.files import decoding
 from noria.core.records import json_value
-from noria.reports.evidence.tables import LARGEST, Table, read_csv
+from noria.reports.evidence.tables import LARGEST, Table, check_size, read_csv
 from noria.reports.reading.documents import Document, Piece, paragraphs
 from noria.reports.reading.markup import decode_page
+
+LARGEST_UNPACKED = 400_000_000
+"""Most bytes that a packed file may unpack to."""
+BATCH = 64
+"""Rows of a Parquet file that are unpacked at once."""
 
 
 def read_delimited(raw: bytes, url: str) -> list[Document]:
@@ -25,7 +30,8 @@ def read_delimited(raw: bytes, url: str) -> list[Document]:
 def read_json_data(raw: bytes, url: str) -> list[Document]:
     """Read JSON: an array of flat objects is a table; other JSON is text, a line for each value with its path."""
     if url.endswith((".jsonl", ".ndjson")):
-        value: Any = [json_value(line, url) for line in raw.split(b"\n") if line.strip()]
+        numbered = enumerate(raw.split(b"\n"), 1)
+        value: Any = [json_value(line, f"{url}:{number}") for number, line in numbered if line.strip()]
     else:
         value = json_value(raw, url)
     title = Path(url).stem.replace("_", " ")
@@ -47,6 +53,7 @@ def table_of(value: Any, where: str) -> Table | None:
         names = list(dict.fromkeys(name for row in value[:1000] for name in row))
         if not names or any(isinstance(row.get(n), Mapping | list) for row in value[:50] for n in names):
             return None
+        check_size(len(value), len(names), where)
         return Table.of(names, [[row.get(name) for name in names] for row in value], where)
     return None
 
@@ -73,10 +80,13 @@ def read_parquet(raw: bytes, url: str) -> list[Document]:
     """
     parquet = require("pyarrow.parquet", "parquet")
     with decoding(Path(url), "a Parquet file"), parquet.ParquetFile(io.BytesIO(raw)) as file:
-        if file.metadata.num_rows > LARGEST:
-            raise DataError(f"more than {LARGEST:,} rows", where=url, mend="give an extract of it")
-        table = file.read()
-        columns = [column.to_pylist() for column in table.columns]
-        rows = list(zip(*columns, strict=True))
-        made = Table.of(table.column_names, rows, url)
+        check_size(file.metadata.num_rows, file.metadata.num_columns, url)
+        rows: list[Any] = []
+        size = 0
+        for batch in file.iter_batches(BATCH):  # a packed column may unpack to any size
+            size += batch.nbytes
+            if size > LARGEST_UNPACKED:
+                raise DataError(f"it unpacks to more than {LARGEST_UNPACKED:,} bytes", where=url)
+            rows += zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        made = Table.of(file.schema_arrow.names, rows, url)
     return [Document(url, Path(url).stem.replace("_", " "), table=made, origin=raw)]

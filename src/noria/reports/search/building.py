@@ -107,6 +107,7 @@ def _fill(partial: Path, documents: Iterable[Document], retrieved: str) -> dict[
 class _Writer:
     def __init__(self, base: sqlite3.Connection, retrieved: str) -> None:
         self.base, self.retrieved = base, retrieved
+        self._origin = (b"", digest(b""))
         self.counts = dict.fromkeys(("sources", "passages", "facts", "tables", "pictures"), 0)
         kept = base.execute("SELECT value FROM about WHERE name = 'counts'").fetchone()
         self.counts |= json.loads(kept[0]) if kept else {}
@@ -119,6 +120,8 @@ class _Writer:
         text = "\n".join(piece.text for piece in document.pieces)
         if document.table is not None:
             text = document.table.csv() + TABLE_END + text
+        if document.origin is not self._origin[0]:  # the tables of a page are of the same bytes
+            self._origin = (document.origin, digest(document.origin))
         kind: SourceKind = "table" if document.table is not None else "image" if document.pictures else "text"
         row = (
             number,
@@ -130,7 +133,7 @@ class _Writer:
             self.retrieved,
             document.licence,
             digest(text),
-            digest(document.origin),
+            self._origin[1],
             zlib.compress(text.encode(), 6),
         )
         self.base.execute("INSERT INTO sources VALUES (?,?,?,?,?,?,?,?,?,?,?)", row)

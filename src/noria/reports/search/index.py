@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from noria.core.errors import DataError
-from noria.core.files import input_errors, open_input
+from noria.core.files import decoding, input_errors, open_input
 from noria.reports.evidence.records import Fact, Passage, Source
 from noria.reports.evidence.tables import Table, cell_fact
 from noria.reports.search.building import FORMAT, build_index, corpus_documents
@@ -23,6 +23,8 @@ from noria.reports.search.postings import Postings
 from noria.reports.search.protocol import Hit, ImageHit, SourceRules, fuse
 from noria.reports.search.terms import MOST, query_terms
 
+LARGEST_CONTENT = 1 << 29
+"""Most bytes of the text, or of the table, of one source."""
 _FACT = "source, number, entity, measure, value, unit, period, raw, passage, estimate"
 _PASSAGE = """
 SELECT p.source, p.number, p.heading, s.title, s.url, s.date FROM passages p JOIN sources s ON s.id = p.source
@@ -65,7 +67,8 @@ class Index:
             raise DataError(f"not an index: {error}", where=str(path), mend="make it again") from None
         if about.get("format") != FORMAT:
             raise DataError("an index of another version", where=str(path), mend="make it again")
-        self.counts: dict[str, int] = json.loads(about["counts"])
+        with decoding(path, "an index", mend="make it again"):
+            self.counts: dict[str, int] = json.loads(about["counts"])
         self.rules = rules or SourceRules()
         self.refused = self._hide()
         self._postings: Postings | None = None
@@ -162,17 +165,15 @@ class Index:
             rows = self._rows("SELECT text FROM sources WHERE id = ?", (number,))
             if len(self._texts) > 64:
                 self._texts.clear()
-            self._texts[number] = zlib.decompress(rows[0][0]).decode() if rows else ""
+            self._texts[number] = self._unpacked(rows[0][0]).decode() if rows else ""
         return self._texts[number]
 
     def passage(self, id: str) -> Passage | None:
         """A passage by its id; None where there is none."""
         source, _, number = id.partition("#p")
-        if not number.isdigit():
-            return None
         rows = self._rows(
             'SELECT start, "end", heading FROM passages WHERE source = ? AND number = ?',
-            (_number(id), int(number)),
+            (_number(id), _whole(number)),
         )
         if not rows:
             return None
@@ -187,8 +188,9 @@ class Index:
             if not rows:
                 return None
             columns, cells = rows[0]
-            loaded = msgspec.json.decode(zlib.decompress(cells), type=tuple[tuple[str, ...], ...])
-            self._tables[number] = Table(tuple(json.loads(columns)), loaded)
+            with decoding(self.path, "an index", mend="make it again"):
+                loaded = msgspec.json.decode(self._unpacked(cells), type=tuple[tuple[str, ...], ...])
+                self._tables[number] = Table(tuple(json.loads(columns)), loaded)
         return self._tables[number]
 
     def picture(self, id: str) -> bytes | None:
@@ -202,10 +204,10 @@ class Index:
         if place.startswith("r") and "c" in place:
             row, _, column = place[1:].partition("c")
             table = self.table(source)
-            return cell_fact(source, table, int(row), int(column)) if table is not None else None
-        if not place.startswith("f") or not place[1:].isdigit():
+            return cell_fact(source, table, _whole(row), _whole(column)) if table is not None else None
+        if not place.startswith("f"):
             return None
-        found = self._facts("source = ? AND number = ?", (_number(id), int(place[1:])))
+        found = self._facts("source = ? AND number = ?", (_number(id), _whole(place[1:])))
         return found[0] if found else None
 
     def by_url(self, url: str) -> str | None:
@@ -239,10 +241,29 @@ class Index:
 
     def _facts(self, where: str, values: Sequence[Any]) -> list[Fact]:
         rows = self._rows(f"SELECT {_FACT} FROM facts WHERE {where} ORDER BY source, number", values)
-        return [
-            Fact(f"S{s}#f{n}", entity, measure, Decimal(value), unit, period, raw, passage, bool(estimate))
-            for s, n, entity, measure, value, unit, period, raw, passage, estimate in rows
-        ]
+        with decoding(self.path, "an index", mend="make it again"):
+            return [
+                Fact(
+                    f"S{s}#f{n}", entity, measure, Decimal(value), unit, period, raw, passage, bool(estimate)
+                )
+                for s, n, entity, measure, value, unit, period, raw, passage, estimate in rows
+            ]
+
+    def _unpacked(self, packed: bytes) -> bytes:
+        """Content that was compressed.
+
+        Raises:
+            DataError: it is damaged, or unpacks to more than any source has.
+        """
+        with decoding(self.path, "an index", mend="make it again"):
+            stream = zlib.decompressobj()
+            content = stream.decompress(packed, LARGEST_CONTENT)
+            if not stream.eof:
+                raise DataError(
+                    f"a damaged index: a source is cut, or has more than {LARGEST_CONTENT:,} bytes",
+                    mend="make it again",
+                )
+            return content
 
     def _rows(self, query: str, values: Sequence[Any]) -> list[Any]:
         try:
@@ -252,8 +273,12 @@ class Index:
 
 
 def _number(id: str) -> int:
-    digits = id.partition("#")[0][1:]
-    return int(digits) if digits.isdigit() else -1
+    return _whole(id.partition("#")[0][1:])
+
+
+def _whole(digits: str) -> int:
+    """A number of an id; -1, which no id has, where it is none."""
+    return int(digits) if digits.isdecimal() and len(digits) < 18 else -1
 
 
 __all__ = ["Index", "build_index", "corpus_documents"]

@@ -10,7 +10,9 @@ import contextlib
 import json
 import re
 import shlex
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from noria.core.errors import ConfigError, RunError, require, ungrouped
 from noria.reports.search.protocol import Hit
@@ -29,6 +31,10 @@ class McpSearch:
         server: address of a server over HTTP, or the command that starts one on standard input and output.
         tool: name of the tool; empty takes the first one whose name holds "search".
 
+    Attributes:
+        name: what errors call the server: its host, or its program. Addresses and arguments may hold keys, and errors
+            stand in reports and are told to callers.
+
     Raises:
         ConfigError: an empty command, or one that cannot be read.
         MissingExtra: the package `mcp` is not installed.
@@ -43,6 +49,7 @@ class McpSearch:
             raise ConfigError(f"not a command: {error}", where="--mcp") from None
         if not server.strip():
             raise ConfigError("an empty command", where="--mcp", mend="give a command or an address")
+        self.name = str(urlsplit(server).hostname) if not self.command else PurePath(self.command[0]).name
 
     def search(self, query: str, k: int = 10) -> list[Hit]:
         """Addresses for a query, best first.
@@ -56,9 +63,9 @@ class McpSearch:
         except RunError:
             raise
         except TimeoutError:
-            raise RunError(f"no answer in {SECONDS:g} seconds", where=self.server) from None
+            raise RunError(f"no answer in {SECONDS:g} seconds", where=self.name) from None
         except Exception as error:  # the library raises groups of many kinds
-            raise RunError(f"no results: {type(error).__name__}", where=self.server) from None
+            raise RunError(f"no results: {type(error).__name__}", where=self.name) from None
 
     async def _search(self, query: str, k: int) -> list[Hit]:
         from mcp import ClientSession
@@ -72,7 +79,7 @@ class McpSearch:
             name = next((one for one in _QUERY if one in fields), next(iter(fields), "query"))
             result = await session.call_tool(tool.name, {name: query})
             if result.is_error:
-                raise RunError(f"the tool {tool.name} failed", where=self.server)
+                raise RunError(f"the tool {tool.name} failed", where=self.name)
             return read_result(result)[:k]
 
     def _transport(self) -> Any:
@@ -89,8 +96,8 @@ class McpSearch:
             one for one in tools if (one.name == self.tool if self.tool else "search" in one.name.lower())
         ]
         if not named:
-            known = ", ".join(one.name for one in tools)
-            raise RunError(f"no tool {self.tool or 'for search'!r}; it has {known}", where=self.server)
+            known = ", ".join(one.name for one in tools)[:300]
+            raise RunError(f"no tool {self.tool or 'for search'!r}; it has {known}", where=self.name)
         return named[0]
 
 

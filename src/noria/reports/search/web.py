@@ -12,7 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from noria.core.errors import ConfigError, DataError, NoriaError, RunError, require
-from noria.core.fetching import Resolve, fetch, resolve
+from noria.core.fetching import Resolve, fetch, resolve, within
+from noria.core.records import json_value
 from noria.reports.reading.documents import Document, Picture
 from noria.reports.reading.folders import READERS, read_image
 from noria.reports.search.protocol import Hit, ImageHit, SearchService, SourceRules, fuse
@@ -25,6 +26,9 @@ ADDRESSES = {
 }
 SERVICES = (*KEYS, "searxng")
 LARGEST_REPLY = 4_000_000
+"""Most bytes of a service's reply."""
+SECONDS = 60.0
+"""Most seconds of a service's reply, from the first byte of the request to the last of the reply."""
 MEDIA = {
     "text/html": ".html",
     "application/xhtml+xml": ".html",
@@ -85,12 +89,20 @@ class WebSearch:
 
     def _answer(self, method: str, url: str, more: Mapping[str, Any]) -> Any:
         try:
-            reply = self.client.request(method, url, **more)
-            if reply.status_code != 200:
-                raise RunError(f"the service answers {reply.status_code}", where=self.service)
-            if len(reply.content) > LARGEST_REPLY:
-                raise RunError(f"a reply of more than {LARGEST_REPLY:,} bytes", where=self.service)
-            return reply.json()
+            with (
+                within(SECONDS, self.service) as extensions,
+                self.client.stream(method, url, extensions=extensions, **more) as reply,
+            ):
+                if reply.status_code != 200:
+                    raise RunError(f"the service answers {reply.status_code}", where=self.service)
+                raw = bytearray()
+                for part in reply.iter_bytes():
+                    raw += part
+                    if len(raw) > LARGEST_REPLY:
+                        raise RunError(f"a reply of more than {LARGEST_REPLY:,} bytes", where=self.service)
+            return json_value(bytes(raw), self.service)
+        except DataError as error:
+            raise RunError(f"no results: {error.what}", where=self.service) from None
         except (ValueError, require("httpx2", "reports").HTTPError) as error:
             raise RunError(f"no results: {type(error).__name__}", where=self.service) from None
 
@@ -144,7 +156,7 @@ def read_hits(results: Sequence[Any]) -> Iterator[Hit]:
             day = entry.get("published_date") or entry.get("publishedDate") or entry.get("date") or ""
             date = str(day)[:10] if str(day)[:4].isdigit() else ""
             words = str(entry.get("content") or entry.get("description") or entry.get("snippet") or "")
-            title = str(entry.get("title") or url)
+            title = str(entry.get("title") or url)[:300]
             yield Hit("", url, title, 1 / (1 + rank), date=date, snippet=words[:500])
 
 
@@ -231,4 +243,8 @@ def _read(url: str, media: str, raw: bytes) -> list[Document]:
     reader: Callable[[bytes, str], list[Document]] | None = READERS.get(suffix)
     if reader is None:
         raise DataError(f"pages of type {media!r} are not read", where=url[:120])
-    return reader(raw, url)
+    try:
+        return reader(raw, url)
+    except DataError as error:
+        error.where = error.where or url[:120]
+        raise

@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from noria.core.completions.jobs import Jobs, Progress, accepted
+from noria.core.completions.jobs import Jobs, Progress, accepted, whose
 from noria.core.digests import digest_of
 from noria.core.errors import DataError
 from noria.core.fetching import offline
@@ -244,12 +244,13 @@ class ReportService:
     # -- files --------------------------------------------------------------------------------------------------------
 
     def _home(self, request: Request) -> Path:
-        """Folder of the finished report of a job.
+        """Folder of the finished report of a job of the caller; an operator sees every job.
 
         Raises:
-            HttpError: 404, there is no such job; 409, it is not done; 410, it failed, or its report is there no more.
+            HttpError: 404, the caller has no such job; 409, it is not done; 410, it failed, or its report is there no
+                more.
         """
-        result = self.jobs.result(request.path_params["id"])
+        result = self.jobs.result(request.path_params["id"], whose(request))
         home = self.folder / "reports" / str(result["report"])
         if not (home / "report.json").is_file():
             raise HttpError(410, "gone", "this report is there no more")

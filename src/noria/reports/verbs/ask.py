@@ -33,6 +33,10 @@ def command(config: AskConfig) -> int:
 
     if not config.question.strip():
         raise ConfigError("an empty question", where="QUESTION", mend="say what you want to know")
+    if config.budget is not None and not (config.url or config.model):
+        raise ConfigError(
+            "a limit on a model without a model", where="--budget", mend="give --url and --model"
+        )
     bundle = read_bundle(config.report)
     asker = Asker(config.server(), money=config.budget) if config.url or config.model else None
     given = with_references(answer(config.question, bundle, asker, most=config.number), bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,12 @@ def command(config: CompareConfig) -> None:
     first, second = (_scores(path) for path in (config.first, config.second))
     names = sorted({name for scores in (*first.values(), *second.values()) for name in scores})
     compared = compare_scores(first, second, names)
+    same = len(first.keys() & second.keys())
+    if same < max(len(first), len(second)):
+        click.echo(
+            f"noria: warning: {same} of {len(first)} and {len(second)} tasks have the same id; the others are left out",
+            err=True,
+        )
     if config.as_json:
         click.echo(json.dumps(json_values(compared), indent=2))
         return
@@ -68,6 +75,11 @@ def _scores(path: Path) -> dict[str, dict[str, Any]]:
     if not isinstance(value, dict) or not all(isinstance(entry, dict) for entry in value.values()):
         raise DataError("no scores of tasks", where=str(path), mend="give scores.json of bench-tasks")
     return {
-        task: {k: v for k, v in entry.items() if v is None or isinstance(v, int | float)}
+        task: {k: _finite(v) for k, v in entry.items() if v is None or isinstance(v, int | float)}
         for task, entry in value.items()
     }
+
+
+def _finite(value: float | None) -> float | None:
+    """A score; None where it is missing, NaN or infinite."""
+    return value if value is not None and math.isfinite(value) else None

@@ -12,7 +12,7 @@ import click
 from pydantic import Field
 
 from noria.core.config import Argument, Option
-from noria.core.errors import ConfigError
+from noria.core.errors import ConfigError, RunError
 from noria.core.files import read_text, write_atomic
 from noria.core.records import json_values
 from noria.verbs.command import command as make_command
@@ -59,7 +59,14 @@ def command(config: EvaluateConfig) -> None:
         else evaluate_text(markdown, folder, request=request)
     }
     if config.url or config.model:
-        result["judged"] = asyncio.run(_judged(config, markdown, folder, task))
+        result["judged"] = judged = asyncio.run(_judged(config, markdown, folder, task))
+        if all(judged["scores"][name] is None for name in ("WQ", "ADB", "FLC")):
+            why = judged["questions"]["reason"] or "no reply could be read"
+            raise RunError(f"no judge gave an answer: {why}", where="--url", mend="look at the server")
+    elif config.second_model or config.repeats > 1:
+        raise ConfigError(
+            "there is no judge", where="--second-model, --repeats", mend="give --url and --model"
+        )
     elif config.compat:
         raise ConfigError(
             "the released evaluator needs a judge", where="--compat", mend="give --url and --model"
@@ -135,7 +142,10 @@ def _print(result: Mapping[str, Any]) -> None:
             rows.append([name, _word(value)])
     click.echo(table(rows))
     if "judged" in result:
-        scores = result["judged"]["scores"] | result["judged"]["totals"]
+        scores, questions = (
+            result["judged"]["scores"] | result["judged"]["totals"],
+            result["judged"]["questions"],
+        )
         click.echo(
             "\n"
             + table(
@@ -145,6 +155,9 @@ def _print(result: Mapping[str, Any]) -> None:
                 ]
             )
         )
+        click.echo(f"questions: {questions['put']:,}, of which {questions['unanswered']:,} without an answer")
+        if questions["unanswered"]:
+            click.echo(f"the first: {questions['reason']}")
 
 
 def _word(value: Any) -> str:

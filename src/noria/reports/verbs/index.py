@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -73,8 +73,22 @@ def _pages(config: IndexConfig, warnings: list[str]) -> Iterator[Document]:
     from noria.reports.search.web import gather, read_pages, web_services
 
     services = web_services(config.service, config.searxng)
-    hits = gather(services, config.query, config.part(SourceRules), config.pages, warnings)
-    yield from read_pages([*own, *(hit.url for hit in hits)], warnings)
+    rules = config.part(SourceRules)
+    hits = gather(services, config.query, rules, config.pages, warnings)
+    yield from read_pages(own, warnings)
+    dates = {hit.url: hit.date for hit in hits}
+    for page in read_pages([url for url in dates if url not in own], warnings):
+        page.date = page.date or dates.get(page.url, "")
+        yield from _allowed([page], rules, warnings)
+
+
+def _allowed(documents: Iterable[Document], rules: SourceRules, warnings: list[str]) -> Iterator[Document]:
+    """Yield the documents that the rules of sources let pass; the others are named and left out."""
+    for document in documents:
+        if rules.allows(document.url, document.date):
+            yield document
+        else:
+            warnings.append(f"{document.url}: refused by the rules of sources")
 
 
 def _counted(documents: Iterator[Document], task: Task) -> Iterator[Document]:
@@ -90,7 +104,8 @@ def command(config: IndexConfig) -> None:
 
     path = output_path(config.output) if config.output else Path("runs/reports/corpus.index")
     warnings: list[str] = []
-    documents = itertools.chain(_pages(config, warnings), corpus_documents(_local(config), warnings))
+    local = _allowed(corpus_documents(_local(config), warnings), config.part(SourceRules), warnings)
+    documents = itertools.chain(_pages(config, warnings), local)
     with Progress(quiet=config.quiet) as progress:
         task = progress.task("documents")
         counts = build_index(

@@ -27,7 +27,7 @@ class VerifyConfig(JsonOption):
 
 @make_command(VerifyConfig, extra="reports")
 def command(config: VerifyConfig) -> int:
-    """Check a report offline: exit 0 where nothing is wrong, 1 where something is, 2 where there is no report."""
+    """Check a report offline: exit 0 where nothing is wrong, 1 where something is, 2 without a report."""
     from noria.reports.checking.verify import verify
 
     result = verify(config.report)
@@ -46,4 +46,6 @@ def command(config: VerifyConfig) -> int:
             "sentences: " + ", ".join(f"{count:,} {name}" for name, count in sorted(result.support.items()))
         )
     click.echo(f"{len(result.findings):,} findings")
+    if not result.checked:
+        click.echo("nothing could be checked: the report cites nothing that can be read here")
     return code

@@ -77,10 +77,13 @@ def print_report(
     lines += [f"not produced: {one['what']}: {one['why']}" for one in made["missing"]]
     lines += [f"partial: {made['stopped']}"] if made["stopped"] else []
     lines += [f"{one.where}: {one.what}" for one in verification.findings[:10]]
+    lines += [] if verification.checked else ["nothing of it could be verified: it rests on no source"]
     if (spent := made["spent"]) is not None:
         lines.append(
             f"spent: {spent['tokens']:,} tokens, {spent['cost']:.4g} in money, {spent['unpriced']} unpriced"
         )
+        if lost := spent.get("lost"):
+            lines.append(f"model: {lost} questions without a usable reply; rules answered them")
     for line in [*lines, f"report  {folder / 'report.html'}"]:
         click.echo(line)
     return code

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from noria.core.completions.jobs import Jobs, Progress, accepted, in_thread
+from noria.core.completions.jobs import Jobs, Progress, accepted, in_thread, whose
 from noria.core.errors import DataError, RunError
 from noria.core.files import read_bytes, write_atomic
 from noria.core.records import json_record
@@ -155,7 +155,7 @@ class TryOnService:
         name, number = request.path_params["file"], request.path_params["id"]
         if name not in FILES or not is_id(number):
             raise HttpError(404, "no_such_file", f"files: {', '.join(FILES)}")
-        result = self.jobs.result(number)
+        result = self.jobs.result(number, whose(request))
         path = self.folder / "try-ons" / str(result["try_on"]) / name
         try:
             return Response(read_bytes(path, limit=BODY), 200, {"content-type": FILES[name]})
