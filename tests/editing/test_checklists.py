@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from noria.editing.validation.validation import (
     check_judge,
     validate,
 )
-from noria.editing.validation.writing import Written, write_all, write_report
+from noria.editing.validation.writing import Written, write_all, write_one, write_report
 from tests.editing.doubles import ITEMS, REFERENCE, colour_of, square
 
 RHO = Reference(
@@ -172,13 +173,25 @@ async def test_a_checklist_whose_judge_failed_is_written_down_and_validated_agai
     for ill in (lambda item, subject: None, often_ill):
         failed = await written(judges(ill))
         assert failed.why == f"the judge failed: {failed.invalid} of {failed.asked} verdicts are invalid"
-        assert len(failed.checklist) == 0
+        assert len(failed.checklist) == 4, "what was written stays for the next try"
     well = await written(judges(seen))
     assert (well.why, len(well.checklist), well.invalid) == ("", 4, 0)
     assert well.asked > 20
     assert await written(judges(lambda item, subject: None)) == well  # a finished line is not judged again
     write_report(tmp_path / "r.html", {"t": failed}, {"t": failed.why})
     assert f"{failed.invalid} of {failed.asked}" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.anyio
+async def test_what_an_earlier_try_wrote_is_not_written_again(tmp_path: Path) -> None:
+    square().save(tmp_path / "a.png")
+    task = Task("t", ("a.png",), "after the rain?")
+    judges = AtomicJudges(RuleJudge(seen), RuleJudge(seen), JudgeSettings(canaries=0))
+    nobody: Any = None
+    known = Written(RHO, Checklist((*ITEM.values(),)), why="the judge failed")
+    well = await write_one(task, tmp_path, nobody, judges, known)
+    assert (well.why, len(well.checklist), well.validated) == ("", 4, True)
+    assert Written.from_json(json.loads(json.dumps(well.to_json()))) == well
 
 
 def test_mutants_differ_from_the_right_one_in_one_way() -> None:

@@ -76,7 +76,7 @@ def test_chinese_pages_are_decoded(raw: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "raw", "why"),
     [
-        ("a.csv", gzip.compress(b"a,b\n1,2\n"), "compressed"),
+        ("a.csv", gzip.compress(b"a,b\n1,2\n", mtime=0), "compressed"),
         ("a.md", bz2.compress(b"# T"), "compressed"),
         ("a.html", b"<p>\0</p>", "NUL characters"),
         ("a.jsonl", b'{"a": 1}\n{"a": ' + b"9" * 400 + b"}", "a.jsonl:2"),
@@ -102,6 +102,9 @@ def test_a_hostile_file_is_left_out_with_its_reason(tmp_path: Path, name: str, r
         (b'<meta charset="punycode"><p>x', None),
         (b'<meta charset="raw_unicode_escape"><p>\\ud800', None),
         (b'<meta charset="hex"><p>x', None),
+        (b'<meta charset="utf7"><p>+ADw-', None),
+        (b'<meta charset="U7"><p>+ADw-', None),
+        (b'<meta charset="raw-unicode-escape"><p>\\u0041', None),
     ],
 )
 def test_an_encoding_that_is_named_is_one_or_is_ignored(raw: bytes, text: str | None) -> None:
@@ -144,7 +147,7 @@ def test_a_packed_column_and_a_span_are_measured_before_they_are_unpacked(
 def test_tables_of_a_package_are_named_where_they_are_left_out_and_stay_inside(tmp_path: Path) -> None:
     (tmp_path / "p" / "data").mkdir(parents=True)
     (tmp_path / "secret.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "p" / "data" / "bad.csv").write_bytes(gzip.compress(b"a"))
+    (tmp_path / "p" / "data" / "bad.csv").write_bytes(gzip.compress(b"a", mtime=0))
     (tmp_path / "p" / "data" / "good.csv").write_text("a,b\n1,2\n")
     tables = [{"type": "table", "path": path} for path in ("../../secret.csv", "bad.csv", "good.csv")]
     described = {"resources": ["x", *tables, tables[-1] | {"licenses": [1], "sources": 2}]}

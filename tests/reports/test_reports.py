@@ -614,7 +614,10 @@ def test_a_hostile_ledger_or_chart_is_one_line(made: Made, tmp_path: Path) -> No
     assert any("no text in UTF-8" in f.what for f in verify(copy).findings)
 
 
-@pytest.mark.parametrize("opening", ["<figure ", '<a href="#ref1">', "<img ", "<figure><figcaption>", "[[1"])
+@pytest.mark.parametrize(
+    "opening",
+    ["<figure ", '<a href="#ref1">', "<img ", "<figure><figcaption>", "[[1", "![a](", "<figure><img "],
+)
 def test_a_thing_that_is_opened_again_and_again_and_never_closed_is_read_in_one_pass(opening: str) -> None:
     def seconds(times: int) -> float:
         began = time.process_time()

@@ -377,16 +377,16 @@ def test_a_killed_generation_goes_on_where_it_was(tmp_path: Path) -> None:
     process = subprocess.Popen([str(word) for word in command])
     chunks = tmp_path / "g" / "chunks"
     until = time.monotonic() + 60
-    while time.monotonic() < until and len(list(chunks.glob("*.chunk"))) < 2:
+    while time.monotonic() < until and len(list(chunks.glob("*/*.chunk"))) < 2:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept = len(list(chunks.glob("*.chunk")))
+    kept = len(list(chunks.glob("*/*.chunk")))
     assert kept >= 2
     assert not (tmp_path / "g" / "result.mp4").exists()
     subprocess.run([str(word) for word in command], check=True)
     about = json.loads((tmp_path / "g" / "result.json").read_text())
-    assert 0 < kept <= about["chunks_resumed"] < about["chunks"] or kept == about["chunks"]
+    assert 0 < kept <= about["chunks_resumed"] < about["chunks"]
 
 
 def test_hands_off_the_person_are_reported(files: dict[str, Path], tmp_path: Path) -> None:
@@ -504,7 +504,9 @@ def test_a_preview_is_a_quarter_of_what_would_be_drawn(files: dict[str, Path], t
 
 
 def test_a_pipeline_is_told_apart_by_all_that_its_results_depend_on(tmp_path: Path) -> None:
-    from noria.tryon.pipeline.loading import pipeline_digest, tiny_pipeline
+    import peft
+
+    from noria.tryon.pipeline.loading import open_pipeline, pipeline_digest, tiny_pipeline
 
     first = pipeline_digest(tiny_pipeline())
     assert pipeline_digest(tiny_pipeline()) == first
@@ -515,3 +517,65 @@ def test_a_pipeline_is_told_apart_by_all_that_its_results_depend_on(tmp_path: Pa
     tiled = tiny_pipeline()
     tiled.vae.enable_tiling()
     assert pipeline_digest(tiled) != first
+    strengths = []
+    for alpha in (4, 8):
+        adapted = tiny_pipeline()
+        torch.manual_seed(0)
+        adapted.transformer.add_adapter(peft.LoraConfig(r=4, lora_alpha=alpha, target_modules=["to_q"]))
+        strengths.append(pipeline_digest(adapted))
+    assert len({first, *strengths}) == 3
+    tiny_pipeline().save_pretrained(tmp_path / "model")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    named = {pipeline_digest(open_pipeline(str(tmp_path / name))) for name in ("model", "link")}
+    assert len(named) == 1, "a folder has one digest under any name"
+
+
+def test_a_finished_video_leaves_the_chunks_of_other_orders_alone(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    from noria.tryon.pipeline.chunks import ChunkStore
+
+    other = ChunkStore(tmp_path / "g" / "chunks", "another order")
+    other.save(0, "", torch.zeros(3, 5, 8, 8), {"shift": 0.0})
+    options = (*all_of(files), "-g", files["garment"], "-o", tmp_path / "g", *FAST)
+    assert noria_tryon("generate", *options) == 0
+    assert other.load(0, "") is not None
+    other.clear()
+    assert not (tmp_path / "g" / "chunks").exists()
+
+
+def test_a_video_of_another_order_is_never_called_finished(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from noria.core.errors import RunError
+
+    options = (*all_of(files), "-g", files["garment"], "-o", tmp_path / "g", *FAST)
+    assert noria_tryon("generate", *options) == 0
+    first = (tmp_path / "g" / "result.mp4").read_bytes()
+
+    def full(*args: Any) -> None:
+        raise RunError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("noria.tryon.verbs.generate._write_page", full)
+        assert noria_tryon("generate", *options, "--seed", 1) == 2
+    assert noria_tryon("generate", *options) == 0
+    assert (tmp_path / "g" / "result.mp4").read_bytes() == first
+
+
+def test_half_a_model_that_screens_is_refused_before_a_model_is_opened(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noria.tryon.verbs.options.open_model", lambda *_: pytest.fail("it was opened"))
+    options = (
+        *all_of(files),
+        "-g",
+        files["garment"],
+        "-o",
+        tmp_path / "g",
+        "--screen-url",
+        "http://127.0.0.1:9",
+    )
+    assert noria_tryon("generate", *options) == 2
+    assert noria_tryon("generate", *options, "--estimate") == 2
+    assert noria_tryon("serve", "--uploads", "--screen-url", "http://127.0.0.1:9", "-o", tmp_path / "s") == 2

@@ -217,3 +217,8 @@ def json_values(value: Any) -> Any:
     if hasattr(value, "tolist"):  # a NumPy or PyTorch number or array
         return json_values(value.tolist())
     raise TypeError(f"a {type(value).__name__} cannot be written as JSON")
+
+
+def objects(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list of JSON values; none where it is no list."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

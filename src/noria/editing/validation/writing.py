@@ -38,8 +38,9 @@ class Written:
         checklist: items that are kept.
         dropped: reason by the id of a dropped item.
         kill_rate: share of the mutants that it sees, by path; None where there are none.
-        why: why there is no checklist; empty where there is one.
-        invalid, asked: verdicts of the validation that were invalid, and all; both 0 where nothing was validated.
+        why: why there is no checklist to be used; empty where there is one. What was written stays for the next try.
+        invalid, asked: verdicts of the validation that were invalid, and all.
+        validated: whether a judge tested it.
     """
 
     reference: Reference | None = None
@@ -49,6 +50,7 @@ class Written:
     why: str = ""
     invalid: int = 0
     asked: int = 0
+    validated: bool = False
 
     def too_few(self, least: int) -> str:
         """Why the checklist is too short, in a phrase; empty where it is not."""
@@ -62,7 +64,7 @@ class Written:
         reference = None if self.reference is None else vars(self.reference)
         values: dict[str, Any] = {"reference": reference, "checklist": checklist_to_json(self.checklist)}
         values |= {"dropped": dict(self.dropped), "kill_rate": dict(self.kill_rate), "why": self.why}
-        return values | {"invalid": self.invalid, "asked": self.asked}
+        return values | {"invalid": self.invalid, "asked": self.asked, "validated": self.validated}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Written:
@@ -77,8 +79,8 @@ class Written:
             fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
             reference = Reference(**fields)
         items = checklist_from_json(entry["checklist"])
-        counts = (entry.get("invalid", 0), entry.get("asked", 0))
-        return cls(reference, items, entry["dropped"], entry["kill_rate"], entry["why"], *counts)
+        validation = (entry.get("invalid", 0), entry.get("asked", 0), entry.get("validated", False))
+        return cls(reference, items, entry["dropped"], entry["kill_rate"], entry["why"], *validation)
 
 
 async def write_all(
@@ -110,13 +112,15 @@ async def write_all(
         RunError: another process writes there, or the disk refuses.
     """
     with Lines(log) as lines:
-        written = {n: Written.from_json(one) for n, one in lines.records.items() if not one["why"]}
-        if judges is not None:
-            written = {name: one for name, one in written.items() if one.asked}
+        earlier = {name: Written.from_json(one) for name, one in lines.records.items()}
+        written = {
+            name: one for name, one in earlier.items() if not one.why and (judges is None or one.validated)
+        }
         left = [task for task in tasks if task.id not in written]
 
         async def work(task: Task) -> None:
-            one = await write_one(task, root, writer, judges, rewrite=rewrite, mutate=mutate)
+            known = earlier.get(task.id)
+            one = await write_one(task, root, writer, judges, known, rewrite=rewrite, mutate=mutate)
             lines.add({"id": task.id} | one.to_json())
             written[task.id] = one
 
@@ -136,30 +140,38 @@ async def write_one(
     root: Path,
     writer: ChatModel,
     judges: AtomicJudges | None,
+    known: Written | None = None,
     *,
     rewrite: bool = False,
     mutate: bool = True,
 ) -> Written:
-    """Write and validate one checklist; what goes wrong is in `why`. The arguments are those of `write_all`."""
+    """Write what is not written yet of one checklist, and validate it; what goes wrong is in `why`.
+
+    The arguments are those of `write_all`; `known` is what an earlier try wrote.
+    """
+    known = known or Written()
+    reference, items, dropped = known.reference or task.reference, known.checklist, dict(known.dropped)
     try:
         scene = await asyncio.to_thread(open_scene, image_paths(task, root))
-        reference = task.reference or await write_reference(writer, scene.parts, task.instruction)
-        items, dropped = task.checklist, dict[str, str]()
-        if rewrite or not len(items):
+        if reference is None:
+            reference = await write_reference(writer, scene.parts, task.instruction)
+        if not len(items):
+            items = Checklist(()) if rewrite else task.checklist
+        if not len(items):
             items, dropped = await write_checklist(writer, scene.parts, task.instruction, reference)
         if judges is None:
             return Written(reference, items, dropped)
         whole = replace(task, reference=reference, checklist=items)
         result = await validate(whole, scene, judges, mutate=mutate)
     except NoriaError as error:
-        return Written(task.reference, why=str(error))
+        return Written(reference, items, dropped, why=str(error))
+    counts = (result.invalid, result.asked)
+    if result.invalid_share > MOST_INVALID:
+        why = f"the judge failed: {result.invalid:,} of {result.asked:,} verdicts are invalid"
+        return Written(reference, items, dropped, why=why, invalid=result.invalid, asked=result.asked)
     dropped |= {one.id: one.why for one in result.items if one.why}
     rates = {path: result.kill_rate(path) for path in result.mutants}
-    failed, why = result.invalid_share > MOST_INVALID, ""
-    if failed:
-        why = f"the judge failed: {result.invalid:,} of {result.asked:,} verdicts are invalid"
-    kept = Checklist(()) if failed else result.checklist
-    return Written(reference, kept, dropped, rates, why, result.invalid, result.asked)
+    return Written(reference, result.checklist, dropped, rates, "", *counts, validated=True)
 
 
 def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[str, str]) -> None:
@@ -169,7 +181,7 @@ def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[st
         RunError: the disk refuses.
     """
     reasons = Counter(why for one in written.values() for why in one.dropped.values())
-    kept = sum(len(one.checklist) for one in written.values())
+    kept = sum(len(one.checklist) for one in written.values() if not one.why)
     counts: list[list[str | int | float | None]] = [["kept", kept]]
     counts += [[why, n] for why, n in reasons.most_common()]
     rates: list[list[str | int | float | None]] = []
@@ -180,7 +192,7 @@ def write_report(path: Path, written: Mapping[str, Written], dropped: Mapping[st
                 name,
                 *sizes,
                 *(one.kill_rate.get(path) for path in PATHS),
-                f"{one.invalid:,} of {one.asked:,}" if one.asked else "not validated",
+                f"{one.invalid:,} of {one.asked:,}" if one.asked or one.validated else "not validated",
                 one.why or dropped.get(name) or "-",
             ]
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 from noria.core.errors import DataError, NoriaError
 from noria.core.files import decode_text, inside, read_bytes, read_text
+from noria.core.records import objects
 from noria.reports.charts.drawing import png_of_spec, specification
 from noria.reports.charts.records import ChartData, check_cells
 from noria.reports.charts.specs import values
@@ -250,15 +251,10 @@ def _shows(chart: ChartData, spec: dict[str, Any]) -> bool:
     """
     if chart.kind in ("radar", "diagram"):
         return encode(specification(chart)) == encode(spec)
-    layers = [spec, *_objects(spec.get("layer"))]
-    looked_up = [t.get("from") for layer in layers for t in _objects(layer.get("transform")) if "lookup" in t]
-    held = [part.get("data") for part in _objects([*layers, *looked_up])]
-    return values(chart) in [data.get("values") for data in _objects(held)]
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a list; none where it is no list."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    layers = [spec, *objects(spec.get("layer"))]
+    looked_up = [t.get("from") for layer in layers for t in objects(layer.get("transform")) if "lookup" in t]
+    held = [part.get("data") for part in objects([*layers, *looked_up])]
+    return values(chart) in [data.get("values") for data in objects(held)]
 
 
 def _contradictions(book: Book, result: Verification) -> None:

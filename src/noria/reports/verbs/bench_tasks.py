@@ -26,6 +26,9 @@ from noria.verbs.tables import table
 
 SETTINGS = "settings.json"
 """File of what the reports of a folder are made from."""
+VARYING = {"tasks", "limit", "output", "as_json", "quiet", "index", "url", "key_env", "prices", "in_flight", "timeout",
+           "requests_per_minute", "budget"}  # fmt: skip
+"""Settings that change nothing of a report: where and how fast its server is asked, and what may be spent."""
 VISUAL = ("CSC", "visuals", "integration", "fulfilment")
 """Figures that a report has where its request demands visuals."""
 
@@ -110,8 +113,10 @@ def _settings(config: BenchTasksConfig, tasks: Sequence[Mapping[str, Any]], fold
         if not task["id"].isalnum() or len(task["id"]) > 100:
             raise DataError(f"the id {task['id'][:100]!r} is no plain name", where=str(config.tasks))
         check_folder(folder / "reports" / task["id"], task["query"])
-    dumped = config.model_dump(mode="json", exclude={"tasks", "limit", "output", "as_json", "quiet", "index"})
-    settings = encode(dumped | {"index": digest_of(config.index)})
+    dumped = config.model_dump(mode="json", exclude=VARYING)
+    named = {"index": config.index, "borders": config.borders, "css": config.css}
+    contents = {name: digest_of(path) for name, path in named.items() if path is not None}
+    settings = encode(dumped | contents)
     path = folder / SETTINGS
     if path.is_file() and read_text(path) != settings:
         raise RunError(

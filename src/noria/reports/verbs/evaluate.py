@@ -47,6 +47,15 @@ def command(config: EvaluateConfig) -> None:
     """Score a report. The report is not changed; without --model only what needs no judge is scored."""
     from noria.reports.evaluation.automatic import evaluate_bundle, evaluate_text
 
+    if not (config.url or config.model):
+        if config.second_model or config.repeats > 1:
+            raise ConfigError(
+                "there is no judge", where="--second-model, --repeats", mend="give --url and --model"
+            )
+        if config.compat:
+            raise ConfigError(
+                "the released evaluator needs a judge", where="--compat", mend="give --url and --model"
+            )
     task = _task(config)
     folder = config.report if config.report.is_dir() else config.report.parent
     file = config.report / "report.md" if config.report.is_dir() else config.report
@@ -63,14 +72,6 @@ def command(config: EvaluateConfig) -> None:
         if all(judged["scores"][name] is None for name in ("WQ", "ADB", "FLC")):
             why = judged["questions"]["reason"] or "no reply could be read"
             raise RunError(f"no judge gave an answer: {why}", where="--url", mend="look at the server")
-    elif config.second_model or config.repeats > 1:
-        raise ConfigError(
-            "there is no judge", where="--second-model, --repeats", mend="give --url and --model"
-        )
-    elif config.compat:
-        raise ConfigError(
-            "the released evaluator needs a judge", where="--compat", mend="give --url and --model"
-        )
     if config.output is not None:
         write_atomic(config.output, json.dumps(json_values(result), indent=1, ensure_ascii=False) + "\n")
     if config.as_json:

@@ -107,6 +107,10 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     from noria.skills.stages.chain import scores_json
     from noria.skills.traffic.sources import funnel
 
+    refuse_given(config, "proposer", because="nothing is proposed")
+    judged = config.judge_model is not None or config.final_judge_model is not None
+    if not judged:
+        refuse_given(config, "probes", because="no model judges", mend="give --judge-model, too")
     bank, pools = config.folder().load(), config.pools()
     if config.pool != "all" and config.pool not in pools:
         raise ConfigError(
@@ -119,10 +123,6 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     scores = evaluate_routes(router, samples, [s.name for s in offered], repeats=config.repeats)
     decisions = {s.id: d[0] for s, d, _ in scores.rows}
     known = [s for s in samples if s.id in decisions]
-    refuse_given(config, "proposer", because="nothing is proposed")
-    judged = config.judge_model is not None or config.final_judge_model is not None
-    if not judged:
-        refuse_given(config, "probes", because="no model judges", mend="give --judge-model, too")
     able = judged or bool(config.load().rules)
     answers, judge = _answers(config, bank, known, decisions) if able else ([], None)
     if config.scores is not None:

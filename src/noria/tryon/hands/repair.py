@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from noria.tryon.hands.track import HandTrack
 
 ALONE = 0.1
-"""Metres between a lone hand and one never seen: within half of it of the hand that was, it is that one."""
+"""Distance in metres that a lone hand is taken to have from a side that was never seen. Nearer than half of it to where
+the hand that was seen has been, it is that hand."""
 STRAY = 0.005
-"""Metres by which a hand may have moved in each frame in which the other was seen without it."""
+"""Distance in metres that a hand may have moved during each frame in which only the other hand was seen."""
 
 
 @dataclass(frozen=True)

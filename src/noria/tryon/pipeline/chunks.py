@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -16,10 +17,15 @@ from noria.core.files import read_bytes, write_atomic
 
 
 class ChunkStore:
-    """Chunks in a folder by the digest of all that they depend on; what is damaged counts as absent."""
+    """Chunks of one order; what is damaged counts as absent.
+
+    Args:
+        folder: folder of the chunks of all orders.
+        key: digest of all that the chunks depend on; each has a folder of its own.
+    """
 
     def __init__(self, folder: Path, key: str) -> None:
-        self.folder, self.key = folder, key
+        self.folder, self.key = folder / key[:24], key
 
     def load(self, start: int, previous: str) -> tuple[Tensor, dict[str, float]] | None:
         """Video and figures of the chunk from a frame on, or None.
@@ -56,8 +62,10 @@ class ChunkStore:
         write_atomic(self._path(start, previous), digest + b"\n" + content)
 
     def clear(self) -> None:
-        """Remove all chunks, once the whole clip is made of them."""
+        """Remove the chunks of this order, once the whole clip is made of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()  # where no other order has chunks
 
     def _path(self, start: int, previous: str) -> Path:
         name = hashlib.sha256(f"{self.key} {start} {previous}".encode()).hexdigest()[:24]

@@ -156,11 +156,19 @@ def pipeline_digest(pipeline: Any) -> str:
 
     models = (pipeline.transformer, pipeline.transformer_2, pipeline.vae, pipeline.text_encoder)
     present = [model for model in models if model is not None]
-    configs = [dict(one.config) for one in (pipeline, pipeline.scheduler, *present[:-1])]
+    parts = (pipeline, pipeline.scheduler, *present[:-1])
+    configs = [{k: v for k, v in dict(one.config).items() if k[0] != "_"} for one in parts]
+    adapters = [
+        {name: one.to_dict() for name, one in getattr(model, "peft_config", {}).items()} for model in present
+    ]
     tiles = {name: value for name, value in vars(pipeline.vae).items() if "til" in name or "slic" in name}
     formats = [str(model.dtype) for model in present]
-    said = json.dumps([configs, tiles, formats], sort_keys=True, default=str)
+    said = json.dumps([configs, adapters, tiles, formats], sort_keys=True, default=_sorted)
     return digest_of([fingerprint(model) for model in present], said.encode())
+
+
+def _sorted(value: Any) -> Any:
+    return sorted(value) if isinstance(value, set) else str(value)
 
 
 def _folder(model: str) -> Path:

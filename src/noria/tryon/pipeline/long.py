@@ -27,6 +27,8 @@ from noria.tryon.video.clips import Clip
 from noria.tryon.video.framing import Fit, chunk_starts, fit, pad_frames, person_box, whole_frames
 from noria.tryon.video.masks import blended
 
+VERSION = "2"
+"""Version of how chunks are made and kept; chunks and results of another one are not taken for the same."""
 MOST_SHIFT = 0.1
 """Most that a colour is moved back between chunks, of the range -1 .. 1."""
 PUT_BACK = 32
@@ -170,8 +172,8 @@ def dress(
     return DressResult(_put_back(order, way, result, sampling.feather), book, way, starts, drift, resumed)
 
 
-def order_key(order: Order, sampling: SamplingConfig, seed: int, model: str) -> str:
-    """Digest of everything that a chunk depends on but the chunk before it."""
+def order_key(order: Order, sampling: SamplingConfig, seed: int, model: str, *, screened: str = "") -> str:
+    """Digest of everything that a chunk depends on but the chunk before it, and of what cleared it."""
     hands = None if order.hands is None else [order.hands.joints, order.hands.valid, order.hands.camera]
     return digest_of(
         order.clip.frames,
@@ -186,6 +188,8 @@ def order_key(order: Order, sampling: SamplingConfig, seed: int, model: str) -> 
             sampling.model_dump(mode="json"),
             seed,
             model,
+            screened,
+            VERSION,
         ],
     )
 

@@ -52,6 +52,7 @@ class TryOnService:
         sampling: settings of every generation.
         folder: folder of jobs and videos.
         screen: refuses a clip that is not cleared by raising; it sees uploads, garments and results.
+        screened: name of what clears, which results are kept under.
         waiting: most jobs that wait.
     """
 
@@ -63,8 +64,10 @@ class TryOnService:
         folder: Path,
         *,
         screen: Callable[[Clip], None] | None = None,
+        screened: str = "",
         waiting: int = 16,
     ) -> None:
+        self.screened = screened
         self.pipeline, self.clips, self.sampling, self.folder, self.screen = (
             pipeline,
             clips,
@@ -120,7 +123,8 @@ class TryOnService:
         for shown in (*uploads, *(still(one, "garment") for one in order.garments)):
             if self.screen is not None:
                 self.screen(shown)
-        key = order_key(order, self.sampling, wish.seed, pipeline_digest(self.pipeline))
+        digest = pipeline_digest(self.pipeline)
+        key = order_key(order, self.sampling, wish.seed, digest, screened=self.screened)
         home = self.folder / "try-ons" / key[:32]
         if not all((home / name).is_file() for name in FILES):
             self._make(order, wish, home, ChunkStore(home / "chunks", key), on_step)

@@ -43,6 +43,7 @@ class EncodedClip:
     Attributes:
         record: record of the clip.
         key: name of its latents, by the content of all that they are made of.
+        digest: digest of the latents themselves.
         shape: shape of its latents `[channels, references + frames, height, width]`.
         table: action of each latent frame, counted from 1 `[frames]`.
         captions: captions of these actions: of those that the part of the clip has.
@@ -51,6 +52,7 @@ class EncodedClip:
 
     record: ClipRecord
     key: str
+    digest: str
     shape: tuple[int, ...]
     table: Tensor
     captions: tuple[str, ...]
@@ -107,7 +109,9 @@ class ClipCache:
                 assert about is not None
             table = torch.tensor(about["table"], dtype=torch.long)
             captions, references = tuple(about["captions"]), int(about["references"])
-            return EncodedClip(record, key, tuple(about["shape"]), table, captions, references)
+            return EncodedClip(
+                record, key, about["digest"], tuple(about["shape"]), table, captions, references
+            )
 
     def latents(self, clip: EncodedClip) -> ClipLatents:
         """The latents of a clip; they are made anew where the cache's are damaged or gone.
@@ -131,14 +135,13 @@ class ClipCache:
         path = self._path("clips", key)
         try:
             about = json_object(path.with_suffix(".json"), "latents")
-            return about if path.is_file() and about["key"] == key else None
+            return about if path.is_file() and about["key"] == key and about["digest"] else None
         except (DataError, KeyError):
             return None
 
     def _make(self, record: ClipRecord, key: str) -> dict[str, Tensor]:
         tensors, about = self._encode(record)
-        self._save("clips", key, tensors)
-        text = json.dumps(about | {"key": key})
+        text = json.dumps(about | {"key": key, "digest": self._save("clips", key, tensors)})
         write_atomic(self._path("clips", key).with_suffix(".json"), text, sync=False)
         return tensors
 
@@ -201,13 +204,14 @@ class ClipCache:
         except Exception:  # a cache: whatever is wrong with an entry, it is made anew
             return None
 
-    def _save(self, kind: str, key: str, tensors: dict[str, Tensor]) -> None:
+    def _save(self, kind: str, key: str, tensors: dict[str, Tensor]) -> str:
         from safetensors.torch import save
 
         content = save({name: value.contiguous() for name, value in tensors.items()})
         digest = hashlib.sha256(content).hexdigest().encode()
         write_atomic(self._path(kind, key), digest + b"\n" + content, sync=False)
         self.made += 1
+        return digest.decode()
 
 
 def _bytes(latents: ClipLatents) -> int:

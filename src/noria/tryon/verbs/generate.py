@@ -108,15 +108,15 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
         raise ConfigError(
             "; ".join(lines), where="--garment-is", mend="leave the action out, or describe the garment"
         )
+    screen = config.screener()
     sampling, cost = _settled(config, order)
     if config.estimate:
         return None, cost
-    screen = config.screener()
     if screen is not None:
         for shown in (inputs.clip, *(still(one, "garment") for one in order.garments)):
             screen(shown)
     pipeline = open_model(config, progress)
-    key = order_key(order, sampling, config.seed, pipeline_digest(pipeline))
+    key = order_key(order, sampling, config.seed, pipeline_digest(pipeline), screened=config.screen_digest())
     if _finished(folder, key):
         progress.say("the same was generated before, and is there")
         return folder, cost
@@ -137,6 +137,7 @@ def run(config: GenerateConfig, progress: Progress) -> tuple[Path | None, Estima
         screen(replace(order.clip, frames=result.frames, path=Path("result")))
     sound = config.video if len(order.clip.frames) > 1 else None
     mp4 = encode_clip(result.frames, order.clip.seconds.tolist(), sound=sound, comment=GENERATED)
+    (folder / "result.json").unlink(missing_ok=True)  # until it says what the video is of
     write_atomic(folder / "result.mp4", mp4)
     about = _about(config, sampling, result, cost, time.perf_counter() - began)
     _write_page(folder, inputs, result, about)

@@ -14,6 +14,7 @@ from noria.core.config import Config, Option
 from noria.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from noria.core.judging import Checklist
     from noria.core.progress import Progress
     from noria.tryon.video.clips import Clip
 
@@ -68,15 +69,28 @@ class ScreenOptions(Config):
                 )
             return None
         from noria.core.chat import ChatServer
+        from noria.tryon.integrations.judge import screen
+
+        server = ChatServer(url=self.screen_url, model=self.screen_model)
+        return functools.partial(screen, server=server, checklist=self._questions())
+
+    def screen_digest(self) -> str:
+        """Name of what clears: a result that was cleared by something else has to be cleared again."""
+        if self.screen_model is None:
+            return ""
+        from noria.tryon.pipeline.chunks import digest_of
+
+        return digest_of(
+            [self.screen_model, [[one.id, one.question, one.good] for one in self._questions().items]]
+        )
+
+    def _questions(self) -> Checklist:
         from noria.core.judging import Checklist
         from noria.core.records import read_json
-        from noria.tryon.integrations.judge import SCREEN, screen
+        from noria.tryon.integrations.judge import SCREEN
 
-        path, questions = self.screen_questions, SCREEN
-        if path is not None:
-            questions = Checklist.from_json(read_json(path), where=str(path))
-        server = ChatServer(url=self.screen_url, model=self.screen_model)
-        return functools.partial(screen, server=server, checklist=questions)
+        path = self.screen_questions
+        return SCREEN if path is None else Checklist.from_json(read_json(path), where=str(path))
 
 
 def silence_libraries() -> None:

@@ -39,12 +39,13 @@ def command(config: ServeConfig) -> None:
     from noria.tryon.service.service import TryOnService
     from noria.tryon.verbs.options import open_model
 
+    screen = config.screener()
     clips = Clips(config.clips, uploads=config.uploads)
     pipeline = open_model(config, Progress(quiet=True))
     folder = output_path(config.output) if config.output else Path("runs/tryon/serve")
 
     try_ons = TryOnService(
         pipeline, clips, config.part(SamplingConfig), folder,
-        screen=config.screener(), waiting=config.waiting,
+        screen=screen, screened=config.screen_digest(), waiting=config.waiting,
     )  # fmt: skip
     serve_routes("tryon", try_ons.routes(), config, around=try_ons.jobs.running, folder=folder / "try-ons")

@@ -132,7 +132,7 @@ def encoded_clips(
 
 
 def _content(clip: EncodedClip) -> str:
-    return f"{clip.key} {clip.record.caption}"
+    return f"{clip.digest} {clip.record.caption}"
 
 
 def _strip(folder: Path, trainer: Trainer, step: int) -> None:
