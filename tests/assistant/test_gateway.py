@@ -651,8 +651,7 @@ def test_an_answer_under_way_is_neither_kept_nor_given_once_its_user_is_erased(t
         assert b"user_erased" in streamed[1]
         assert not streamed[1].endswith(b"[DONE]\n\n")
         one.ask("anew", user="ann")
-        time.sleep(1.5)
-        listed = [row["user"] for row in one.call("/v1/traces")[1]["data"]]
+        listed = [row["user"] for row in until(lambda: one.call("/v1/traces")[1]["data"])]
         assert listed == [erased[1]["key"]], "who asks anew is there again, with that alone"
         assert b"early words" not in b"".join(path.read_bytes() for path in one.folder.glob("*sqlite*"))
 

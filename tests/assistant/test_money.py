@@ -152,6 +152,21 @@ def test_what_was_reserved_yesterday_is_settled_in_yesterdays_budget() -> None:
     asyncio.run(over_midnight())
 
 
+def test_a_round_within_its_reservation_is_sent_also_when_others_spent_the_rest() -> None:
+    allowance = Allowance(1.0)
+
+    async def both() -> None:
+        one, other = Reservation(allowance), Reservation(allowance)
+        await one.add(0.5)
+        await other.add(0.4)
+        other.settle(0.8)
+        await one.add(0.0)
+        with pytest.raises(HttpError, match="spent"):
+            await one.add(0.1)
+
+    asyncio.run(both())
+
+
 def test_a_longest_answer_that_is_no_number_is_said_in_a_line(tmp_path: Path) -> None:
     routes = {"brief": {"backend": "m", "sampling": {"max_tokens": "many"}}}
     with gateway(tmp_path / "data", billed, routes=routes, callers=caller(1.0)) as one:

@@ -78,10 +78,13 @@ def test_the_gateway_deals_users_to_the_bundle_of_a_turn(tmp_path: Path) -> None
 
 
 def learning(url: str, **changes: Any) -> AssistantConfig:
-    """Settings of a gateway whose routes learn."""
-    values = {"judge": "m", "gate_judge": "m", "least_rated": 0} | changes
+    """Settings of a gateway whose routes learn, with another judge at the gate."""
+    values = {"judge": "m", "gate_judge": "n", "least_rated": 0} | changes
     checklist = [{"id": "well", "question": "Is it well?"}]
-    return AssistantConfig.model_validate(settings(url, judging={"checklist": checklist}, learning=values))
+    base = settings(url)
+    backends = {name: base["backends"]["m"] | {"model": name} for name in ("m", "n")}
+    more = {"backends": backends, "judging": {"checklist": checklist}, "learning": values}
+    return AssistantConfig.model_validate(base | more)
 
 
 def learn(folder: Path, config: AssistantConfig, *, by: str = "ann") -> tuple[dict[str, Any], list[str]]:

@@ -15,7 +15,7 @@ from noria.core.errors import DataError, RunError
 from noria.core.experiments.assignment import position
 from noria.core.files import lock
 from noria.core.learning.ending import ERASED, forget_traces, remove_old_texts, stop_turn
-from noria.core.learning.plan import TurnConfig, open_turn
+from noria.core.learning.plan import TurnConfig, open_turn, plan_turn
 from noria.core.learning.turn import Turn
 from noria.core.storage.control import SQLiteControl
 from noria.core.traces.store import TraceView
@@ -108,6 +108,25 @@ async def test_an_open_turn_ends_when_somebody_is_erased_whom_it_learns_from(tmp
     second = small(tmp_path)
     assert second.plan.number == 2
     assert second.plan.round == 1, "no gate decided"
+
+
+async def test_a_damaged_file_of_a_turn_does_not_keep_an_erasure_from_what_it_holds(tmp_path: Path) -> None:
+    one = await interrupted(tmp_path)
+    (one.folder / "2-attribute" / "result.json").write_text("{")
+    store = control(tmp_path)
+    forget_traces(tmp_path / "turns", store, {trace_id(3)})
+    assert open_turn(store) is None
+    assert telling(one.folder) == []
+
+
+async def test_a_turn_that_was_killed_before_it_ran_is_ended_and_the_next_one_is_planned(
+    tmp_path: Path,
+) -> None:
+    store = control(tmp_path)
+    plan = plan_turn(store, parent="x", learner="routes", reason="", now=0.0)
+    receipt = stop_turn(tmp_path / "turns" / f"{plan.number:06d}", plan, store, "it never ran")
+    assert (receipt["outcome"], receipt["stages"]) == ("stopped", [])
+    assert open_turn(store) is None
 
 
 async def test_an_erasure_stops_a_process_that_works_at_the_turn(tmp_path: Path) -> None:

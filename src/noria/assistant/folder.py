@@ -30,6 +30,8 @@ from noria.core.traces.redaction import open_redactor
 from noria.core.traces.store import TraceStore, UnknownTrace, read_views
 from noria.core.versions.artefacts import ArtefactStore
 
+TURNS_FOLDER, ABLATIONS_FOLDER = "turns", "ablations"
+"""Folders in that of a gateway whose files hold traces while they are learnt from."""
 MOST_TRACES = 1_000_000
 """Newest traces out of which a data set is made."""
 AT_ONCE = 256

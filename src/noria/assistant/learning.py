@@ -16,12 +16,11 @@ from typing import Any
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.config.learning import JUDGELESS
-from noria.assistant.folder import data_salt, open_control, open_versions
-from noria.assistant.learners.ablation import FOLDER as ABLATIONS, Contribution, ablate, next_folder
+from noria.assistant.folder import ABLATIONS_FOLDER, TURNS_FOLDER, data_salt, open_control, open_versions
+from noria.assistant.learners.ablation import Contribution, ablate, next_folder
 from noria.assistant.learners.around import Around, check, check_judged, open_learners
 from noria.assistant.learners.settings import AblationConfig
 from noria.assistant.service.bundles import CHAMPION, Bundles
-from noria.assistant.service.retention import TURNS
 from noria.core.chat import ChatClient
 from noria.core.errors import DataError, MissingExtra, NoriaError
 from noria.core.judging import Checklist
@@ -80,7 +79,7 @@ async def opened_turn(
             if by == "schedule":
                 reason = plan.reason
         turn = await opening.planned(reason, by)
-        remove_old_texts(folder / TURNS, opening.control)
+        remove_old_texts(folder / TURNS_FOLDER, opening.control)
         yield turn, turn.plan
 
 
@@ -101,7 +100,7 @@ def end_open_turn(folder: Path, config: AssistantConfig, reason: str) -> tuple[P
         plan = open_turn(control)
         if plan is None:
             raise DataError("no turn is open", where=str(folder))
-        home = folder / TURNS / f"{plan.number:06d}"
+        home = folder / TURNS_FOLDER / f"{plan.number:06d}"
         return home, stop_turn(home, plan, control, reason)
 
 
@@ -123,7 +122,7 @@ class _Opening:
         self.champion = move.bundle
 
     def home(self, plan: TurnPlan) -> Path:
-        return self.folder / TURNS / f"{plan.number:06d}"
+        return self.folder / TURNS_FOLDER / f"{plan.number:06d}"
 
     async def resumed(self, plan: TurnPlan) -> tuple[Turn | None, str]:
         """The turn that did not end; None where it cannot resume, and why."""
@@ -232,7 +231,7 @@ async def ablated(
         if move is None:
             raise DataError("nothing serves yet", where=str(folder), mend="start the gateway first")
         around = await _around(stack, folder, config, bundles, move.bundle)
-        place = next_folder(folder / ABLATIONS, move.bundle, again=again)
+        place = next_folder(folder / ABLATIONS_FOLDER, move.bundle, again=again)
         parent = Parent(store.load_bundle(move.bundle), store)
         most = config.learning.most_traces
         result = await ablate(

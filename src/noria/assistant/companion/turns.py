@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from noria.assistant.config import AssistantConfig
+from noria.assistant.folder import TURNS_FOLDER
 from noria.assistant.service.bundles import EXPERIMENT
 from noria.core.errors import RunError
 from noria.core.experiments.lifecycle import OPEN
@@ -44,7 +45,7 @@ class Turns:
         self.folder, self.config, self.control, self.tell = Path(folder), config, control, tell
         self._process: asyncio.subprocess.Process | None = None
         self._next, self._wait = 0.0, RETRY
-        path = self.folder / "turns" / "log.txt"
+        path = self.folder / TURNS_FOLDER / "log.txt"
         with disk_errors(path):
             path.parent.mkdir(exist_ok=True)
             self._log = path.open("a+b")  # what turns print, kept for whoever asks why one failed
@@ -81,7 +82,7 @@ class Turns:
 
     def _is_ours(self, number: int) -> bool:
         """Whether a turn that is open belongs to this folder, and no process works at it."""
-        folder = self.folder / "turns" / f"{number:06d}"
+        folder = self.folder / TURNS_FOLDER / f"{number:06d}"
         if not folder.is_dir():  # it was killed before it had one, or it is another gateway's
             return self.config.control_env is None
         try:

@@ -43,8 +43,6 @@ from noria.core.statistics.intervals import Interval
 from noria.core.traces.records import Span
 from noria.core.traces.store import TraceView
 
-FOLDER = "ablations"
-"""Folder of the ablations in that of a gateway."""
 RESULT = "result.json"
 TOOLS = "tools"
 Verdict = Literal["helps", "hurts", "shows nothing", "not known"]

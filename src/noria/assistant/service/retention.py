@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from noria.assistant.folder import ABLATIONS_FOLDER, TURNS_FOLDER
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.core.experiments.figures import forget_unit
 from noria.core.experiments.lifecycle import OPEN
@@ -19,8 +20,6 @@ from noria.core.traces.store import TraceStore
 from noria.core.versions.retention import Removal, prune
 
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
-TURNS, ABLATIONS = "turns", "ablations"
-"""Folders in that of a gateway whose files hold traces while they are learnt from."""
 log = logging.getLogger("noria.serving")
 
 
@@ -78,5 +77,5 @@ def _traces_of(store: TraceStore, user: str) -> frozenset[str]:
 
 
 def _forget(store: TraceStore, control: SQLControl, traces: frozenset[str]) -> None:
-    forget_traces(store.folder / TURNS, control, traces)
-    forget_frozen(store.folder / ABLATIONS, traces)
+    forget_traces(store.folder / TURNS_FOLDER, control, traces)
+    forget_frozen(store.folder / ABLATIONS_FOLDER, traces)

@@ -28,7 +28,12 @@ _READ = frozenset(
 
 _IGNORED = frozenset({"user", "moderation"})
 """Fields of OpenAI's clients that ask for nothing of the picture."""
-_SERVED: Mapping[str, str] = {"output_format": "png", "background": "auto", "quality": "auto"}
+_SERVED: Mapping[str, tuple[Any, ...]] = {
+    "output_format": ("png",),
+    "background": ("auto", "opaque"),
+    "quality": ("auto", "standard"),
+    "output_compression": (100,),
+}
 """Values that say what is served anyway."""
 
 
@@ -106,9 +111,9 @@ def refuse_fields(asked: ImageRequest, *, honoured: Collection[str] = ()) -> Non
         HttpError: 400, there is one.
     """
     for name in sorted(asked.extra.keys() - _IGNORED - frozenset(honoured)):
-        served = _SERVED.get(name)
-        if served is None or asked.extra[name] != served:
-            only = "" if served is None else f"; leave it out, or send {served!r}"
+        served = _SERVED.get(name, ())
+        if asked.extra[name] not in served:
+            only = f"; leave it out, or send {served[0]!r}" if served else ""
             raise HttpError(400, "unsupported_field", f"{name} is not honoured here{only}", param=name)
 
 

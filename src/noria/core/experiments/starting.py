@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from noria.core.errors import RunError
+from noria.core.errors import ConflictError
 from noria.core.storage.control import Control
 
 LEASE = "start of an experiment"
@@ -23,12 +23,12 @@ def starting(control: Control) -> Iterator[None]:
         control: where experiments are kept.
 
     Raises:
-        RunError: others start experiments all the time, or the control state refuses.
+        ConflictError: others start experiments all the time. RunError: the control state refuses.
     """
     holder, end = secrets.token_hex(8), time.monotonic() + 2 * _SECONDS
     while (lease := control.acquire(LEASE, holder, seconds=_SECONDS)) is None:
         if time.monotonic() > end:
-            raise RunError("another one is being started", where="experiment", mend="try again")
+            raise ConflictError("another one is being started", where="experiment", mend="try again")
         time.sleep(0.05)
     try:
         yield

@@ -19,7 +19,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from noria.core.errors import RunError
+from noria.core.errors import NoriaError, RunError
 from noria.core.files import disk_errors, lock, write_atomic
 from noria.core.learning.dataset import held_traces
 from noria.core.learning.plan import Outcome, TurnPlan, abandon_turn, end_turn, holding, open_turn
@@ -89,7 +89,9 @@ def finish(folder: Path, plan: TurnPlan, control: Control, receipt: Mapping[str,
         RunError: the disk refuses.
     """
     remove_texts(folder)
-    if not (folder / "report.html").exists():
+    if (folder / "config.json").exists() and not (
+        folder / "report.html"
+    ).exists():  # a turn that never ran has no page
         write_receipt_page(folder, receipt)
     end_turn(
         control,
@@ -183,7 +185,7 @@ def forget_traces(home: Path, control: Control, traces: Collection[str]) -> None
     if plan is not None and folder is not None and folder.is_dir() and holds_any(folder / "1-freeze", traces):
         try:
             stop_turn(folder, plan, control, ERASED)
-        except RunError:
+        except NoriaError:  # a process works at it, or a file of it is damaged
             with contextlib.suppress(RunError):  # it has just ended by itself
                 abandon_turn(control, plan, by="erasure", reason=ERASED)
             remove_texts(folder)

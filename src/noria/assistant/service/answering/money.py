@@ -85,7 +85,7 @@ class Reservation:
             HttpError: 429, too little is left; 503, what is left cannot be looked up.
         """
         allowance = self.allowance
-        if allowance is None:
+        if allowance is None or (self.budget is not None and amount <= 0):
             return
         while True:
             present = allowance.present()

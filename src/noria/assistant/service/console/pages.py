@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.folder import TURNS_FOLDER
 from noria.assistant.service.bundles import CHAMPION, SWITCHES, Bundles
 from noria.assistant.service.console.experiments import experiments_of, names_of
 from noria.assistant.service.console.messages import message_of, messages_of
@@ -147,7 +148,7 @@ class GatewayPages:
     def data(self, request: Request) -> Mapping[str, Any]:
         """What can be learnt from, and erasing a user."""
         lately = seen_lately(self.store.index, 0, most=10_000)
-        receipts = sorted((self.store.folder / "turns").glob("*/receipt.json"), reverse=True)
+        receipts = sorted((self.store.folder / TURNS_FOLDER).glob("*/receipt.json"), reverse=True)
         return {
             "count": self.store.index.count(),
             "lately": lately,

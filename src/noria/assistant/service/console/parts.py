@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.folder import ABLATIONS_FOLDER
 from noria.assistant.service.bundles import CHAMPION, Bundles
 from noria.core.errors import DataError
 from noria.core.learning.routes.route import KIND as ROUTE
@@ -13,8 +14,6 @@ from noria.core.records import json_object
 from noria.core.service.serving import Request
 from noria.core.traces.store import TraceStore
 
-FOLDER = "ablations"
-"""Folder of the ablations in that of a gateway."""
 TONES = {"helps": "supported", "hurts": "refuted"}
 
 
@@ -46,7 +45,7 @@ class PartPages:
         }
 
     def _newest(self) -> tuple[int, Mapping[str, Any] | None]:
-        home = Path(self.store.folder) / FOLDER
+        home = Path(self.store.folder) / ABLATIONS_FOLDER
         for folder in sorted(home.glob("[0-9]*"), reverse=True):
             path = folder / "result.json"
             try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from noria.assistant.folder import TURNS_FOLDER
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, Bundles
 from noria.assistant.service.changes import SKILLS, FileChange, changes, read_sheets, split_sheet
 from noria.assistant.service.console.pages import mean_and_spread
@@ -93,7 +94,7 @@ class SkillPages:
 
     def _receipt(self, turn: str) -> Mapping[str, Any] | None:
         """The receipt of a turn; None where it has none yet, or another gateway ran it."""
-        path = Path(self.store.folder) / "turns" / turn / "receipt.json"
+        path = Path(self.store.folder) / TURNS_FOLDER / turn / "receipt.json"
         try:
             return json_object(path, "a receipt") if path.exists() else None
         except DataError:

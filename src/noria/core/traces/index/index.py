@@ -146,10 +146,10 @@ class TraceIndex:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
+                self._database.execute("COMMIT")
             except BaseException:
                 self._database.execute("ROLLBACK")
                 raise
-            self._database.execute("COMMIT")
 
     def fold(self) -> None:
         """Fold the log into the file: what was removed is in the bytes of neither."""
