@@ -74,7 +74,7 @@ def test_equal_credit_is_the_training_without_one_and_flow_is_another() -> None:
         trainer = PlannerTrainer(policy, requests, Turns(), SETTINGS, credit=credit)  # type: ignore[arg-type]
         values = trainer.step()
         assert 0 < values["norm"] < math.inf
-        return {name: weight.detach().clone() for name, weight in trainer.weights.items()}
+        return {name: weight.detach().clone() for name, weight in trainer.updates.parameters.items()}
 
     plain, equal, flow = trained(None), trained(PlanCredit("none")), trained(PlanCredit("flow"))
     assert all(torch.allclose(plain[name], equal[name], atol=1e-7) for name in plain)

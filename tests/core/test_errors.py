@@ -41,7 +41,7 @@ def test_bad_input_exits_2_and_a_failed_check_1():
     kinds = {
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, NoriaError)
     }
-    assert len(kinds) == 10
+    assert len(kinds) == 11
     assert {kind for kind in kinds if kind.exit_code != 2} == {DivergenceError, errors.CheckError}
     assert DivergenceError.exit_code == 1
 

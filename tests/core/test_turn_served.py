@@ -74,7 +74,8 @@ def test_a_prompt_that_a_model_wrote_wins_its_gate_over_http(tmp_path: Path) -> 
         sent = len(double.seen)
         writers = [body for body in double.seen if body["model"] == "writer"]
     assert receipt["outcome"] == "handed over"
-    route = read_route(tmp_path / "turn" / "3-propose" / "candidate")
+    store, _ = bundle(tmp_path, OLD)
+    route = read_route(store.path(store.artefact(str(receipt["artefact"]))))
     assert (route.backend, route.system) == ("old", KIND)
     assert len(writers) == 1
     assert writers[0]["messages"][1]["content"].count("<<<material") == 9  # the prompt, and eight failures

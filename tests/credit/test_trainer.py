@@ -48,12 +48,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path: Path) -> None:
         part = trainer(steps=4, **config)
         with Run.open(tmp_path / "parts", config={}, versions={}) as run:
             if steps == 3:
-                part.state.resume(run)
+                part.updates.resume(run)
                 while part.step < 3:
                     learned = part.advance()
                     run.log(learned.step, **learned.figures)
                     if part.step % 2 == 0:
-                        part.state.save(run)
+                        part.updates.state.save(run)
             else:
                 part.train(run)
     assert part.step == 4
@@ -141,12 +141,12 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no questions"):
         CreditTrainer(model, tokenizer, [], TrainConfig(**SMALL))
     one = trainer()
-    tensors, state = one.state.tensors(), one.state.values()
+    tensors, state = one.updates.state.tensors(), one.updates.state.values()
     tensors = {name: t[:1] if "embed" in name else t for name, t in tensors.items()}
     with Run.open(tmp_path / "run", config={}, versions={}) as run:
         run.save(1, tensors, state)
         with pytest.raises(CheckpointError, match="not this policy's"):
-            one.state.resume(run)
+            one.updates.resume(run)
     with torch.no_grad():
         next(one.model.parameters()).fill_(torch.nan)
     with pytest.raises(DivergenceError):

@@ -34,8 +34,9 @@ class Item:
     good: Literal["yes", "no"] = "yes"
 
     def __post_init__(self) -> None:
-        if not self.id or not self.question.strip():
-            raise DataError("an item without an id or a question", where=f"item {self.id!r}")
+        texts = isinstance(self.id, str) and isinstance(self.question, str)
+        if not (texts and self.id and self.question.strip()):
+            raise DataError("an item without an id or a question", where=f"item {str(self.id)[:80]!r}")
         if not 0 < self.weight < math.inf:
             raise DataError(
                 f"a weight of {self.weight}", where=f"item {self.id!r}", mend="give a positive one"

@@ -164,7 +164,11 @@ class ArtefactStore:
         """
         path = self._folder(digest) / "artefact.json"
         artefact: Artefact = _read(path, _artefact, f"artefact {digest[:12]}")
-        if digest != _artefact_digest(artefact.kind, artefact.files, artefact.requires):
+        if (
+            not artefact.digest
+            == digest
+            == _artefact_digest(artefact.kind, artefact.files, artefact.requires)
+        ):
             raise DataError("its description was changed", where=str(path), mend="restore it from a backup")
         return artefact
 

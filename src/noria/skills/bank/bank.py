@@ -220,7 +220,8 @@ class BankFolder:
 
     def history(self) -> list[str]:
         """Digests of the versions that were put in place, oldest first."""
-        return [str(e["version"]) for e in self.ledger.entries() if e["event"] in ("publish", "rollback")]
+        moves = ("publish", "rollback")
+        return [str(e.get("version", "")) for e in self.ledger.entries() if e.get("event") in moves]
 
     # -- writing ------------------------------------------------------------------------------------------------------
 

@@ -82,4 +82,6 @@ class Ledger:
             for name, kind in _KINDS.items():
                 if not isinstance(entry.get(name, kind()), kind):
                     raise DataError(f"{name} is no {kind.__name__}", where=where, mend="restore it")
+            if not entry.get("event"):
+                raise DataError("a line without an event", where=where, mend="restore it")
             yield entry

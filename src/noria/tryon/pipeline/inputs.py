@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class MaskOptions(Config):
-    """How a mask is prepared, in training as in use."""
+    """Settings of the preparation of a mask, in training as in use."""
 
     section: ClassVar[str] = "Mask"
 

@@ -57,8 +57,10 @@ def _parts(
     folder: Path, index: dict[str, Any], dtype: torch.dtype, settings: dict[str, Any]
 ) -> dict[str, Any]:
     import diffusers
+    import transformers
     from transformers import AutoTokenizer, UMT5EncoderModel
 
+    transformers.utils.logging.disable_progress_bar()
     parts: dict[str, Any] = {}
     for name in _transformers(folder):
         parts[name] = ITryOnTransformer3DModel.from_pretrained(
