@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def until(done: Callable[[], Any], seconds: float = 20.0) -> Any:
+def until(done: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `done` returns once that is true; the test fails where it takes too long."""
     end = time.monotonic() + seconds
     while not (result := done()):

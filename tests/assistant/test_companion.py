@@ -48,7 +48,7 @@ def test_killed_again_and_again_it_decides_all_the_same(tmp_path: Path) -> None:
         time.sleep(0.7)  # the gateway takes the stage over
         killed = set()
         for number in range(4):
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not (alive := set(companions(folder)) - killed):
                 assert time.monotonic() < deadline, "it was not started again"
                 time.sleep(0.1)
@@ -153,7 +153,7 @@ def judge_or_echo(body: Body, number: int) -> Reply:
 
 
 def judgements(one: Gateway, trace: str, number: int) -> list[dict[str, Any]]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while True:
         found = one.trace(trace)["judgements"]
         if len(found) >= number:
@@ -202,7 +202,7 @@ def test_a_companion_that_is_killed_judges_each_answer_once(tmp_path: Path) -> N
     ):
         one, killed, traces = Gateway(process.url, folder, backend), set(), []
         for _ in range(3):
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + 60
             while not (alive := set(companions(folder)) - killed):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)

@@ -502,7 +502,7 @@ def users(one: Gateway, number: int, *, rate: Any) -> None:
         list(pool.map(user, range(number)))
 
 
-def stage(one: Gateway, name: str, *wanted: str, seconds: float = 20.0) -> dict[str, Any]:
+def stage(one: Gateway, name: str, *wanted: str, seconds: float = 60.0) -> dict[str, Any]:
     deadline = time.monotonic() + seconds
     while True:
         found = {e["name"]: e for e in one.call("/v1/experiments")[1]["data"]}[name]

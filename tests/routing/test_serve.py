@@ -672,7 +672,7 @@ def test_a_caller_who_leaves_ends_the_work_of_the_backend(stream: bool) -> None:
         body = {"model": "auto", "stream": stream, "messages": [{"role": "user", "content": "hi"}]}
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}/v1/chat/completions", json=body, timeout=0.5)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while double.in_flight and time.monotonic() < deadline:
             time.sleep(0.02)
         assert (double.in_flight, double.left, len(double.seen)) == (0, 1, 1)
