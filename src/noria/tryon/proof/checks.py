@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from noria.tryon.proof.learning import Arm, micro_batch, nearest, new_model
-from noria.tryon.proof.world.clips import make_clips
+from noria.tryon.proof.world.clips import ACTIONS, hand_maps, make_clips, motions
 from noria.tryon.training.objective import velocity
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ def identities() -> list[Check]:
     """A bag of captions gives the same output for swapped captions, and A-RoPE does not."""
     from noria.core.proofs.proof import Check
 
-    clips, changes = make_clips(4, "captions", 0, held_out=False), {}
+    clips, changes = make_clips(4, "captions", 0, "train"), {}
     for mode in ("none", "rope"):
         arm = Arm(mode=mode)
         model, outputs = new_model(arm, 0).eval(), []
@@ -51,13 +53,31 @@ def ruler() -> Check:
 
     shares = []
     for task in ("captions", "hands"):
-        clips = make_clips(48, task, 9, held_out=True)
+        clips = make_clips(48, task, 9, "judge")
         shares.append(float((nearest(clips.videos, clips) == clips.actions).mean()))
     return Check(
         "ruler",
         "Of true clips, at least 98 % of the segments are named rightly",
         min(shares) >= 0.98,
         f"{min(shares):.1%} in the worse task",
+    )
+
+
+def rays() -> Check:
+    """Whether hands that touch and hands that hover look the same in two dimensions, and not in depth."""
+    from noria.core.proofs.proof import Check
+
+    apart, deeper = 0.0, math.inf
+    for name in ACTIONS:
+        touching, hovering = (hand_maps(name, contact, 9)[2] for contact in (True, False))
+        apart = max(apart, float(np.nanmax(np.abs(touching - hovering))))
+        depths = [motions(9)[name, contact].joints[..., 2] for contact in (True, False)]
+        deeper = min(deeper, float((depths[0] - depths[1]).min()))
+    return Check(
+        "same-rays",
+        "All 21 joints of a hovering hand are at the pixels of one that touches, and at least 10 cm nearer",
+        apart < 0.01 and deeper > 0.1,
+        f"{apart:.1e} pixels apart, {deeper:.2f} m nearer",
     )
 
 

@@ -25,6 +25,7 @@ from noria.tryon.proof.world.clips import (
     TIMES,
     VOCABULARY,
     MicroClips,
+    Part,
     hypotheses,
     make_clips,
 )
@@ -84,7 +85,7 @@ class Scale:
 
 
 def run_arm(
-    name: str, arm: Mapping[str, Any], seed: int, rate: float, scale: Mapping[str, Any]
+    name: str, arm: Mapping[str, Any], seed: int, rate: float, scale: Mapping[str, Any], part: Part = "judge"
 ) -> dict[str, Any]:
     """Train and judge an arm; JSON in and out.
 
@@ -94,6 +95,7 @@ def run_arm(
         seed: seed of weights, draws and clips.
         rate: learning rate.
         scale: fields of `Scale`.
+        part: clips that it is judged on; `tune` to choose its settings.
     """
     from noria.core.runs.workers import report
 
@@ -101,7 +103,7 @@ def run_arm(
     torch.set_num_threads(1)
     began = time.process_time()
     task = settings.trained_on or settings.task
-    clips = make_clips(size.clips, task, 1000 + seed, held_out=False)  # type: ignore[arg-type]
+    clips = make_clips(size.clips, task, seed, "train")  # type: ignore[arg-type]
     model = new_model(settings, seed)
     train(
         model,
@@ -113,7 +115,7 @@ def run_arm(
         lambda step, loss: report(step, size.steps, f"loss {loss:.3f}"),
     )
     trained = time.process_time()
-    judged = make_clips(size.judged, settings.task, 5000 + seed, held_out=True)  # type: ignore[arg-type]
+    judged = make_clips(size.judged, settings.task, seed, part)  # type: ignore[arg-type]
     figures, strip = judge(model, settings, judged, size.sampling, seed)
     return figures | {
         "strip": strip,
@@ -297,10 +299,10 @@ def judge(
     """Sample the judged clips, and name each segment by the nearest of what it could be.
 
     Returns:
-        `segment_accuracy` over all segments, `action_accuracy` over those with an action, `idle_accuracy` over the
-        others, `clip_accuracy` over clips (all segments right), `swapped` over those with an action (named as the
-        clip's other action), and mean squares on frames with an action and without; then pictures of the first clips,
-        truth above the sample.
+        `segment_accuracy` over all segments, `idle_share` of them that naming none would have right, `action_accuracy`
+        over those with an action, `idle_accuracy` over the others, `clip_accuracy` over clips (all segments right),
+        `swapped` over those with an action (named as the clip's other action), and mean squares on frames with an
+        action and without; then pictures of the first clips, truth above the sample.
     """
     made = torch.cat(
         [
@@ -316,6 +318,7 @@ def judge(
     )
     figures = {
         "segment_accuracy": float((named == truth).mean()),
+        "idle_share": float((~acts).mean()),
         "action_accuracy": float((named == truth)[acts].mean()),
         "idle_accuracy": float((named == truth)[~acts].mean()),
         "clip_accuracy": float((named == truth).all(axis=1).mean()),

@@ -16,7 +16,8 @@ FRAMES = 2
 REACH = 0.12
 """Farthest that a pinch grips, from the finger tips."""
 HOVER = 0.45
-"""Distance of a hand that hovers on the same path, from the cloth towards the camera."""
+"""Distance of a hand that hovers on the same path, from the cloth towards the camera. Each of its joints is on the same
+ray as that of a hand that touches, so that the two look the same in two dimensions."""
 SCALE = 0.5
 """Metres of one unit of the picture."""
 CAMERA_AT = 3.0
@@ -70,7 +71,7 @@ def simulate(names: list[str], contact: NDArray[np.bool_], generator: np.random.
 
     Args:
         names: actions, or `idle`.
-        contact: whether the hand is at the cloth; where not, it hovers before it, and nothing happens.
+        contact: whether the hand is at the cloth; where not, it hovers before it on the same rays, and nothing happens.
         generator: draws the variations.
     """
     number, rest = len(names), rest_shape()
@@ -89,11 +90,10 @@ def simulate(names: list[str], contact: NDArray[np.bool_], generator: np.random.
     size = generator.uniform(0.85, 1.15, (number, 1))
     total = np.array([s.move for s in scripts]) * size
     tips = rest[rows, columns].astype(np.float64) + np.array([0, 0, 0.02])
-    offset = np.where(contact[:, None], 0, [0, 0, HOVER])
     pinches = np.array([s.pinches for s in scripts]) & acts
-    reach = np.linalg.norm(cloth.points - (tips + offset)[:, None, None], axis=-1)
+    reach = np.linalg.norm(cloth.points - tips[:, None, None], axis=-1)
     zips = np.array([s.zips for s in scripts])
-    cloth.held = (reach < REACH) & (pinches & ~zips)[:, None, None]
+    cloth.held = (reach < REACH) & (contact & pinches & ~zips)[:, None, None]
     grips = contact & pinches
     frames, joints, touched = [], [], []
     travelled = np.zeros((number, 3))
@@ -107,12 +107,12 @@ def simulate(names: list[str], contact: NDArray[np.bool_], generator: np.random.
                 _spread(cloth)
             cloth.step((move * grips[:, None]).astype(np.float32))
         frames.append(cloth.points.copy())
-        at = tips + travelled * acts[:, None] + offset
-        at = np.where(
-            (zips & grips)[:, None], at * [1, 1, 0] + [0, 0, 1] * (torso(at[:, :1]) + GAP + 0.02), at
-        )
-        near = np.linalg.norm(cloth.points - at[:, None, None], axis=-1).reshape(number, -1).min(1)
-        joints.append(_hands(at, pinches, acts))
+        at = tips + travelled * acts[:, None]
+        at = np.where(zips[:, None], at * [1, 1, 0] + [0, 0, 1] * (torso(at[:, :1]) + GAP + 0.02), at)
+        nearer = np.where(contact, 1.0, 1 - HOVER / (CAMERA_AT - at[:, 2]))
+        fingers = (at - [0, 0, CAMERA_AT]) * nearer[:, None] + [0, 0, CAMERA_AT]
+        near = np.linalg.norm(cloth.points - fingers[:, None, None], axis=-1).reshape(number, -1).min(1)
+        joints.append(_hands(at, pinches, acts) * nearer[:, None, None].astype(np.float32))
         touched.append(near)
     return Motions(
         np.array(names),

@@ -20,9 +20,11 @@ SIZE = 16
 SEGMENTS = 4
 ACTIONS = ("unzip", "hem", "stretch")
 """Actions of the micro size, as many as the pilot had; the other three are too small for its pixels, or like these."""
-VARIATIONS = 48
-HELD_OUT = 12
-"""Variations of each motion that are for judging only."""
+Part = Literal["train", "tune", "judge"]
+VARIATIONS: dict[Part, tuple[int, int]] = {"train": (0, 36), "tune": (36, 48), "judge": (48, 60)}
+"""First variation of each motion, and the one after the last, by what the clips are for."""
+HUES: dict[Part, tuple[float, float]] = {"train": (0.0, 0.5), "tune": (0.5, 0.75), "judge": (0.75, 1.0)}
+"""Part of each sixth of the circle of hues that the clips' colours are from."""
 WORDS = {
     "unzip": ("unzips", "zipper", "undoes"),
     "hem": ("lifts", "hem", "raises"),
@@ -61,6 +63,7 @@ class MicroClips:
         hands: depth and normals `[clips, 3, frames, size, size]` in -1 .. 1.
         where: where a hand is `[clips, frames, size, size]`.
         colours: colours of the garment's points.
+        world: number of the library that the motions are from.
     """
 
     videos: NDArray[np.float32]
@@ -72,19 +75,21 @@ class MicroClips:
     hands: NDArray[np.float32]
     where: NDArray[np.bool_]
     colours: NDArray[np.float32]
+    world: int
 
 
 @cache
-def motions(seed: int = 0) -> dict[tuple[str, bool], Motions]:
-    """Variations of each action with contact and without, and of the idle garment; simulated once a process."""
-    generator, library = np.random.default_rng(seed), {}
-    for name in (IDLE, *ACTIONS):
+def motions(world: int) -> dict[tuple[str, bool], Motions]:
+    """Variations of each action with contact, the same without, and the idle garment; simulated once a process."""
+    number, library = VARIATIONS["judge"][1], {}
+    for place, name in enumerate((IDLE, *ACTIONS)):
         for contact in (True, False):
-            library[name, contact] = simulate([name] * VARIATIONS, np.full(VARIATIONS, contact), generator)
+            generator = np.random.default_rng([world, place])
+            library[name, contact] = simulate([name] * number, np.full(number, contact), generator)
     return library
 
 
-def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroClips:
+def make_clips(number: int, task: Task, seed: int, part: Part) -> MicroClips:
     """Make clips of the world at the micro size.
 
     In `captions`, two segments have different actions and no picture tells which; in `sparse`, one segment of a quarter
@@ -95,10 +100,10 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
     Args:
         number: number of clips.
         task: what has to be understood.
-        seed: seed of the draws.
-        held_out: whether variations, colours and wordings are those that no training clip has.
+        seed: seed of the draws, and number of the library of motions.
+        part: what the clips are for; each has variations, colours and wordings of its own.
     """
-    generator, library = np.random.default_rng([seed, held_out]), motions()
+    generator, library = np.random.default_rng([seed, list(VARIATIONS).index(part)]), motions(seed)
     actions = np.zeros((number, SEGMENTS), np.int64)
     paths = np.zeros((number, SEGMENTS), np.int64)
     for row in range(number):
@@ -114,13 +119,12 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
             paths[row] = generator.integers(1, len(ACTIONS) + 1, SEGMENTS)
             touches = generator.random(SEGMENTS) < (0.0 if task == "passive" else 0.5)
             actions[row] = np.where(touches, paths[row], 0)
-    low, high = (VARIATIONS - HELD_OUT, VARIATIONS) if held_out else (0, VARIATIONS - HELD_OUT)
-    which = generator.integers(low, high, (number, SEGMENTS))
+    which = generator.integers(*VARIATIONS[part], (number, SEGMENTS))
     keys = [
         [((IDLE, *ACTIONS)[paths[r, s]], bool(actions[r, s]) or not paths[r, s]) for s in range(SEGMENTS)]
         for r in range(number)
     ]
-    colours = np.stack([_colours(generator, held_out) for _ in range(number)])
+    colours = np.stack([_colours(generator, part) for _ in range(number)])
     points = np.stack(
         [
             np.concatenate([library[key].points[pick] for key, pick in zip(row, picks, strict=True)])
@@ -130,8 +134,10 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
     frames = SEGMENTS * FRAMES
     pictures = draw(points.reshape(-1, *points.shape[2:]), np.repeat(colours, frames, axis=0), SIZE)
     pictures = pictures.reshape(number, frames, SIZE, SIZE, 3)
-    captions = [[_caption(generator, a, held_out) for a in row] for row in actions.tolist()]
-    maps = [_along([hand_maps(*key) for key in row], picks) for row, picks in zip(keys, which, strict=True)]
+    captions = [[_caption(generator, a, part) for a in row] for row in actions.tolist()]
+    maps = [
+        _along([hand_maps(*key, seed) for key in row], picks) for row, picks in zip(keys, which, strict=True)
+    ]
     pixels = np.stack([m[2] for m in maps])
     hands, where = np.stack([m[0] for m in maps]), np.stack([m[1] for m in maps])
     if task == "ladder":
@@ -147,6 +153,7 @@ def make_clips(number: int, task: Task, seed: int, *, held_out: bool) -> MicroCl
         hands.transpose(0, 2, 1, 3, 4),
         where,
         colours,
+        seed,
     )
 
 
@@ -158,7 +165,7 @@ def hypotheses(clips: MicroClips) -> NDArray[np.float32]:
     Returns:
         `[clips, actions + 1, frames of a segment, 3, size, size]` in -1 .. 1.
     """
-    library, drawn = motions(), []
+    library, drawn = motions(clips.world), []
     for name in (IDLE, *ACTIONS):
         points = library[name, True].points
         spread = np.square(points - points.mean(0)).reshape(len(points), -1).sum(1)
@@ -179,37 +186,44 @@ def garment_picture(colours: NDArray[np.float32]) -> NDArray[np.float32]:
     return (picture * 2 - 1).transpose(2, 0, 1).copy()
 
 
-def _colours(generator: np.random.Generator, held_out: bool) -> NDArray[np.float32]:
+def _colours(generator: np.random.Generator, part: Part) -> NDArray[np.float32]:
     """A base and a stripe; hues of the judged clips lie between those of the training."""
 
     def colour() -> NDArray[np.float64]:
-        hue = (generator.integers(6) + generator.uniform(0.0, 0.5) + (0.5 if held_out else 0.0)) / 6
+        hue = (generator.integers(6) + generator.uniform(*HUES[part])) / 6
         return np.array(colorsys.hsv_to_rgb(hue, generator.uniform(0.6, 0.95), generator.uniform(0.6, 0.95)))
 
     return garment_colours(colour(), colour(), bool(generator.integers(2)))
 
 
-def _caption(generator: np.random.Generator, action: int, held_out: bool) -> tuple[str, ...]:
-    """A caption of known words; one in four combinations of words is for judging only."""
+def _caption(generator: np.random.Generator, action: int, part: Part) -> tuple[str, ...]:
+    """A caption of known words; one in four combinations of words is not for training."""
     if action == 0:
         return ()
     every = itertools.product(range(len(SUBJECTS)), range(len(MANNERS)), range(3))
-    allowed = [c for c in every if ((c[0] + 2 * c[1] + c[2]) % 4 == 0) == held_out]
+    allowed = [c for c in every if _wording(*c) == part]
     subject, manner, word = allowed[generator.integers(len(allowed))]
     return (SUBJECTS[subject], MANNERS[manner], WORDS[ACTIONS[action - 1]][word])
+
+
+def _wording(subject: int, manner: int, word: int) -> Part:
+    """What a combination of words is for."""
+    if (subject + 2 * manner + word) % 4:
+        return "train"
+    return "judge" if manner else "tune"
 
 
 Maps = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.float64]]
 
 
 @cache
-def hand_maps(name: str, contact: bool) -> Maps:
+def hand_maps(name: str, contact: bool, world: int) -> Maps:
     """Drawn hands of all variations of a motion, which are the same in every clip that has it.
 
     Returns:
         Depth and normals `[variations, frames, 3, size, size]`, where they are, and joints in pixels.
     """
-    joints = motions()[name, contact].joints
+    joints = motions(world)[name, contact].joints
     both = np.zeros((len(joints) * FRAMES, 2, *joints.shape[2:]), np.float32)
     both[:, 1] = joints.reshape(-1, *joints.shape[2:])
     valid = np.zeros((len(both), 2), np.bool_)
