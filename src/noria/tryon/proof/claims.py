@@ -183,7 +183,7 @@ def _tuned(context: ProofContext) -> dict[str, float]:
 
 
 def _short(arm: Mapping[str, Any], row: Mapping[str, float]) -> float:
-    """How far an arm falls short of what it is tuned for."""
+    """Return the shortfall of an arm in the figure that it is tuned for; the least one is chosen."""
     if arm.get("trained_on") == "sparse":
         return row["action_error"]
     return 1e-3 * row["action_error"] - row[CHOSEN_BY[arm.get("task", "captions")]]
