@@ -24,9 +24,10 @@ from noria.assistant.config.judging import JudgingConfig
 from noria.assistant.config.learning import LearningConfig
 from noria.assistant.config.page import PageConfig
 from noria.assistant.config.parts import PartsConfig
+from noria.assistant.config.privacy import PrivacyConfig
 from noria.assistant.config.products import ProductsConfig
 from noria.core.chat import ChatServer
-from noria.core.config import ENVIRONMENT, Config, Option
+from noria.core.config import ENVIRONMENT, Option
 from noria.core.learning.routes.route import Route
 from noria.core.service.callers import CallerConfig
 from noria.verbs.options import ListenOptions
@@ -34,7 +35,7 @@ from noria.verbs.options import ListenOptions
 Promotion = Literal["auto", "ask"]
 
 
-class AssistantConfig(Config):
+class AssistantConfig(PrivacyConfig):
     """Settings of a gateway, from its file."""
 
     backends: dict[str, ChatServer] = Field(min_length=1, description="Servers that answer, by name.")
@@ -51,18 +52,6 @@ class AssistantConfig(Config):
     judging: JudgingConfig = Field(JudgingConfig(), description="Judging of the answers.")
     learning: LearningConfig = Field(LearningConfig(), description="Turns of learning.")
     page: PageConfig = Field(PageConfig(), description="The web page for people.")
-    keep_personal: tuple[str, ...] = Field(
-        (), description="Kinds of personal data that are not redacted, such as address."
-    )
-    find_personal: tuple[str, ...] = Field(
-        (),
-        description="Recognisers of personal data of your own, such as of names, each package.module:function.",
-    )
-    keep_pictures_days: float | None = Field(
-        30.0,
-        gt=0,
-        description="Days for which pictures are kept; null keeps them until their user is erased.",
-    )
     keep_texts: bool = Field(True, description="Whether traces hold the texts of requests and answers.")
     shadow_share: float = Field(
         0.1,

@@ -8,12 +8,13 @@ from typing import Annotated
 import click
 from pydantic import Field
 
+from noria.assistant.config.privacy import PrivacyConfig
 from noria.assistant.verbs.options import FolderOption
 from noria.core.config import Argument
 from noria.verbs.command import command as make_command
 
 
-class ImportConfig(FolderOption):
+class ImportConfig(PrivacyConfig, FolderOption):
     """Settings of `noria assistant import`."""
 
     logs: Annotated[tuple[Path, ...], Argument("LOG...")] = Field(
@@ -21,18 +22,6 @@ class ImportConfig(FolderOption):
         description="Logs: OTLP in JSON, what a console exporter printed, exports of Langfuse or Phoenix.",
     )
     caller: str = Field("imported", pattern=r"^[\w.-]{1,80}$", description="Caller that the traces bear.")
-    keep_personal: tuple[str, ...] = Field(
-        (), description="Kinds of personal data that are not redacted, such as address."
-    )
-    find_personal: tuple[str, ...] = Field(
-        (),
-        description="Recognisers of personal data of your own, such as of names, each package.module:function.",
-    )
-    keep_pictures_days: float | None = Field(
-        30.0,
-        gt=0,
-        description="Days for which pictures are kept; null keeps them until their user is erased.",
-    )
 
 
 @make_command(ImportConfig, extra="serve")
