@@ -24,8 +24,8 @@ from noria.assistant.config.judging import JudgingConfig
 from noria.assistant.config.learning import LearningConfig
 from noria.assistant.config.page import PageConfig
 from noria.assistant.config.parts import PartsConfig
-from noria.assistant.config.privacy import PrivacyConfig
 from noria.assistant.config.products import ProductsConfig
+from noria.assistant.privacy import PrivacyConfig
 from noria.core.chat import ChatServer
 from noria.core.config import ENVIRONMENT, Option
 from noria.core.learning.routes.route import Route

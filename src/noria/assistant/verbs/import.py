@@ -8,7 +8,7 @@ from typing import Annotated
 import click
 from pydantic import Field
 
-from noria.assistant.config.privacy import PrivacyConfig
+from noria.assistant.privacy import PrivacyConfig
 from noria.assistant.verbs.options import FolderOption
 from noria.core.config import Argument
 from noria.verbs.command import command as make_command
