@@ -235,7 +235,7 @@ async def test_an_outage_delays_with_growing_pauses_and_drops_nothing(store: Tra
 
 
 @pytest.mark.slow
-async def test_twenty_seconds_without_a_server(store: TraceStore) -> None:
+async def test_seven_seconds_without_a_server(store: TraceStore) -> None:
     script = Scripted()
 
     class Handler(BaseHTTPRequestHandler):
@@ -259,12 +259,12 @@ async def test_twenty_seconds_without_a_server(store: TraceStore) -> None:
         )
         began = time.monotonic()
         sealed = 0
-        while time.monotonic() - began < 20:  # acknowledged all the while
+        while time.monotonic() - began < 7:  # acknowledged all the while
             await fill(store, WIDTH)
             sealed += seal(store.folder, age=-60, frames=WIDTH).sealed
             assert delivery.step() == 0
             time.sleep(0.5)
-        assert delivery.failures > 5
+        assert delivery.failures > 2
         assert "cannot be reached" in str(delivery.error)
         server.server_activate()
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))

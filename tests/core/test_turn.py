@@ -364,7 +364,7 @@ def results(folder: Path) -> dict[str, str]:
 SLOW = (pytest.mark.slow, pytest.mark.timeout(600))
 
 
-@pytest.mark.parametrize("kills", [pytest.param(9, id="few"), pytest.param(80, id="many", marks=SLOW)])
+@pytest.mark.parametrize("kills", [pytest.param(9, id="few"), pytest.param(40, id="many", marks=SLOW)])
 def test_a_turn_killed_anywhere_ends_with_the_same_bytes(tmp_path: Path, kills: int) -> None:
     command = [sys.executable, "-m", "tests.core.killed_turn", tmp_path, str(kills)]
     root = Path(__file__).parents[

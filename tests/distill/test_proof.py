@@ -134,7 +134,7 @@ def test_a_small_proof_is_whole_and_drawn(
     """Every arm trains and is measured; evidence and page are written and the page draws itself."""
     from playwright.sync_api import sync_playwright
 
-    small = replace(proof.SCALES["quick"], budget=400, samples=60, batch_size=4, max_steps=3)
+    small = replace(proof.SCALES["quick"], budget=200, samples=60, batch_size=4, max_steps=3)
     monkeypatch.setitem(proof.SCALES, "quick", small)
     monkeypatch.setattr(proof, "QUICK_ARMS", tuple(ARMS))
     monkeypatch.setattr(proof, "CHOSEN", settings(ARMS))

@@ -43,9 +43,9 @@ DRAWN = dict.fromkeys(
         "routing report",
         "grounding report",
     ),
-    8,
+    6,
 )
-"""Number of attacks by verb or system, where a call takes long; 40 of the others."""
+"""Number of attacks by verb or system, where a call takes long; 24 of the others."""
 PROCESSES = 24
 FREE = {"house", "fonts", "report"}
 """Fields that take any text: a style sheet, a folder of fonts, Markdown of any system."""
@@ -121,7 +121,7 @@ def test_every_verb_that_reads_a_file_is_here() -> None:
 
 def drawn(home: Path, verb: str) -> list[Attack]:
     """Some attacks on a verb: half of them of the inputs themselves, half of fields and of files inside."""
-    number = next((n for name, n in DRAWN.items() if verb.startswith(name)), 40)
+    number = next((n for name, n in DRAWN.items() if verb.startswith(name)), 24)
     every = list(attacks.attacks(home, verb))
     generator = random.Random(f"{SEED} {verb}")
     whole = [one for one in every if one.inner == "." and "=" not in one.version[0]]

@@ -89,7 +89,7 @@ from noria.mtp.decoding.sample_files import sample_to_file
 from tests.mtp.test_sample_files import prompts_of
 model, words = small_lm()
 config = SampleConfig(max_new_tokens=12, batch_size=4)
-sample_to_file(Decoder(model), words, prompts_of(words, 400), Path(sys.argv[1]), config)
+sample_to_file(Decoder(model), words, prompts_of(words, 120), Path(sys.argv[1]), config)
 """
 
 
@@ -108,13 +108,13 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_file(model: tuple[Any, Any]
     child.wait()
     with lines.open("ab") as file:
         file.write(b'{"prompt": "half')
-    prompts = prompts_of(words, 400)
+    prompts = prompts_of(words, 120)
     with pytest.raises(RunError, match="other arguments"):
         sample_to_file(Decoder(backbone), words, prompts, path, SampleConfig(max_new_tokens=13, batch_size=4))
     done = sample_to_file(
         Decoder(backbone), words, prompts, path, SampleConfig(max_new_tokens=12, batch_size=4)
     )
-    assert 8 <= done.resumed < 400
+    assert 8 <= done.resumed < 120
     whole = tmp_path / "whole.jsonl"
     sample_to_file(Decoder(backbone), words, prompts, whole, SampleConfig(max_new_tokens=12, batch_size=4))
     one, other = ([json.loads(line) for line in p.read_text().splitlines()] for p in (path, whole))
