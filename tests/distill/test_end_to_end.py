@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,19 +26,6 @@ SETTINGS = [
     "critic.lr=1e-3",
     "student.warmup=0",
 ]
-
-
-def noria(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "noria.cli", "distill", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def killed_after_a_checkpoint(arguments: list[str], cwd: Path) -> None:
@@ -59,31 +47,36 @@ def killed_after_a_checkpoint(arguments: list[str], cwd: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "train"), [("sd3", "full"), ("longcat", "lora")])
-def test_train_kill_resume_export_reload_sample(tmp_path: Path, family: str, train: str) -> None:
+def test_train_kill_resume_export_reload_sample(
+    here: Path, noria: Callable[..., SimpleNamespace], family: str, train: str
+) -> None:
     import diffusers
 
-    BUILDERS[family](tmp_path / "model")
-    (tmp_path / "prompts.txt").write_text("a photo of a red cat\ntwo blue birds on a wheel\n")
+    BUILDERS[family](here / "model")
+    (here / "prompts.txt").write_text("a photo of a red cat\ntwo blue birds on a wheel\n")
     sizes = ["--preset", f"cdm-{family}", "height=32", "width=32", "precision=fp32"]
     arguments = ["train", "--model", "model", "--prompts", "prompts.txt", "-o", "run", *sizes, *SETTINGS]
     arguments.append(f"train={train}")
     if train == "lora":
         arguments += ["lora.rank=2", "lora.alpha=4"]
 
-    killed_after_a_checkpoint([*arguments, "iterations=2000"], tmp_path)
-    reached = max(int(p.name.removeprefix("step-")) for p in tmp_path.glob("run/checkpoints/step-*"))
+    killed_after_a_checkpoint([*arguments, "iterations=2000"], here)
+    reached = max(int(p.name.removeprefix("step-")) for p in here.glob("run/checkpoints/step-*"))
     arguments.append(f"iterations={reached + 4}")
-    assert f"iteration {reached}" in noria(*arguments, cwd=tmp_path).stderr
-    assert (tmp_path / "run" / "checkpoints" / f"step-{reached + 4:08d}").is_dir()
-    noria("export", "run", "--output", "student", cwd=tmp_path)
-    printed = noria("sample", "student", "-p", "a photo of a red cat", "--seed", "3", cwd=tmp_path).stdout
-    assert printed.strip()
+    resumed = noria(*arguments)
+    assert resumed.code == 0, resumed.err
+    assert f"iteration {reached}" in resumed.err
+    assert (here / "run" / "checkpoints" / f"step-{reached + 4:08d}").is_dir()
+    assert noria("export", "run", "--output", "student").code == 0
+    drawn = noria("sample", "student", "-p", "a photo of a red cat", "--seed", "3")
+    assert drawn.code == 0, drawn.err
+    assert drawn.out.strip()
 
     # Stock diffusers opens the folder; on the grid of its card it draws what the trained EMA weights draw.
-    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "student")
+    pipe = diffusers.DiffusionPipeline.from_pretrained(here / "student")
     pipe.set_progress_bar_config(disable=True)
-    adapter = open_pipeline(tmp_path / "model", height=32, width=32)
-    tensors = load_file(tmp_path / "run" / "checkpoints" / f"step-{reached + 4:08d}" / "tensors.safetensors")
+    adapter = open_pipeline(here / "model", height=32, width=32)
+    tensors = load_file(here / "run" / "checkpoints" / f"step-{reached + 4:08d}" / "tensors.safetensors")
     if train == "full":
         averages = {n.removeprefix("ema."): t for n, t in tensors.items() if n.startswith("ema.")}
         assert averages.keys() == dict(pipe.transformer.named_parameters()).keys()
