@@ -6,7 +6,7 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from noria.blending.logs.conversion import Renamed
 from noria.blending.logs.reading import check_renamed, check_times, log_files, log_query
@@ -15,6 +15,20 @@ from noria.core.errors import DataError, require
 
 MEMORY = "256MB"
 """Memory that DuckDB may take before it spills to disk."""
+
+
+class ReadOptions(TypedDict, total=False):
+    """How logs are read.
+
+    Attributes:
+        memory: most memory of DuckDB, such as `4GB`; `MEMORY` by default.
+        spill: folder for what does not fit; a temporary one by default.
+        columns: names of the logs' columns by ours.
+    """
+
+    memory: str | None
+    spill: Path | None
+    columns: Renamed | None
 
 
 @contextlib.contextmanager
