@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from noria.blending.alignment.tallies import Tallies
     from noria.blending.logs.gathering import GatherConfig, GatherResult
 
-BLOCK = 1 << 15
-"""Rows of a state that are read at a time."""
 KINDS = ("mean", "affine", "platt", "beta", "sir", "isotonic")
 
 
@@ -172,7 +170,7 @@ def _with_thresholds(rows: dict[str, Any] | None, config: GatherConfig) -> Gathe
 
 
 def _read_state(folder: Path) -> GatherResult:
-    from noria.blending.logs.gathering import from_rows
+    from noria.blending.logs.gathering import BLOCK, from_rows
 
     parquet = require("pyarrow.parquet", "blending")
     path = folder / "state.parquet"
