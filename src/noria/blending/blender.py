@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,7 +109,12 @@ class Blender:
         )
 
     def masks(
-        self, columns: Mapping[str, Column], rows: int, *, at: float | None = None
+        self,
+        columns: Mapping[str, Column],
+        rows: int,
+        *,
+        at: float | None = None,
+        active: Sequence[bool] | None = None,
     ) -> NDArray[np.uint64]:
         """Which plans that are on hit each candidate.
 
@@ -117,6 +122,7 @@ class Blender:
             columns: columns of the candidates.
             rows: number of candidates.
             at: seconds since 1970 UTC, needed where a plan has a schedule.
+            active: which plans are on; those that are at the time by default.
 
         Returns:
             [rows] masks; bit p is plan p.
@@ -126,7 +132,7 @@ class Blender:
             ConfigError: a plan has a schedule and there is no time.
         """
         mask, one = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
-        active = self.snapshot.plans.active(at)
+        active = self.snapshot.plans.active(at) if active is None else active
         for bit, (plan, targeting) in enumerate(zip(self.plans, self._targeting, strict=True)):
             if active[bit] and not self._resting[bit]:
                 try:

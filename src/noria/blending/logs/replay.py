@@ -116,16 +116,12 @@ def _masks(log: CandidateLog, blender: Blender) -> NDArray[np.uint64]:
     plans = blender.snapshot.plans
     if not any(plan.schedule for plan in plans.plans):
         return blender.masks(log.columns, len(log.score))
-    unscheduled = plans.model_copy(
-        update={"plans": tuple(plan.model_copy(update={"schedule": None}) for plan in plans.plans)}
+    on = np.array([plans.active(at) for at in log.time.tolist()], np.bool_).reshape(-1, len(plans.plans))
+    mask = blender.masks(log.columns, len(log.score), active=on.any(axis=0).tolist())
+    bits = np.bitwise_or.reduce(
+        np.where(on, np.uint64(1) << np.arange(on.shape[1], dtype=np.uint64), np.uint64(0)), axis=1
     )
-    free = Blender(Snapshot(blender.snapshot.alignment, unscheduled, blender.snapshot.settings))
-    mask = free.masks(log.columns, len(log.score))
-    on = np.zeros(len(log), np.uint64)
-    for number, at in enumerate(log.time.tolist()):
-        active = plans.active(at)
-        on[number] = sum(1 << bit for bit, one in enumerate(active) if one)
-    result: NDArray[np.uint64] = mask & np.repeat(on, np.diff(log.start))
+    result: NDArray[np.uint64] = mask & np.repeat(bits, np.diff(log.start))
     return result
 
 

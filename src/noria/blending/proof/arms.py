@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import Requests, displace, lift, values_of
+from noria.blending.accounting.attribution import Requests, displace, lift, sums_of, values_of
 from noria.blending.accounting.returns import plan_returns, worst_plan
 from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
@@ -155,7 +155,7 @@ def over_requests(columns: Mapping[str, Floats], ours: Ints, theirs: Ints) -> di
     """Gain of a place over one of other lists of the same requests, with its 95 % interval."""
     result = {}
     for name, column in columns.items():
-        sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
+        sides = [sums_of(column, rows) / rows.shape[1] for rows in (ours, theirs)]
         gap = paired_difference(*sides)
         result[name] = [gap.effect, gap.low, gap.high]
     return result
@@ -173,7 +173,7 @@ def certificate(pool: Requests, solved: Solution, theirs: Ints, mine: Ints) -> f
     """Σ y + Σ λ · exposures of ours less that of other lists, the least over requests: never below zero."""
     shares = [hits(pool.mask, p) for p in range(len(solved.tables))]
     priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, shares, strict=True))
-    ours, others = (values_of(priced, rows).sum(axis=1) for rows in (mine, theirs))
+    ours, others = (sums_of(priced, rows) for rows in (mine, theirs))
     return float((ours - others).min())
 
 
