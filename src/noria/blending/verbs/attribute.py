@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,6 @@ from noria.blending.verbs.options import (
     ListOptions,
     LogOption,
     MostOption,
-    warn_absent,
-    warn_sampled,
 )
 from noria.core.config import Argument
 from noria.core.errors import ConfigError, DataError
@@ -54,14 +51,14 @@ def command(config: AttributeConfig) -> None:
 
     Settings are KEY=VALUE, such as retire.floor=1.2; they beat the file.
     """
-    result = run(config, Progress(quiet=config.quiet))
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-        return
+    output.show(run(config, Progress(quiet=config.quiet)), config.as_json, _print)
+
+
+def _print(result: output.VerbResult) -> None:
     printers = {"books": _print_books, "returns": _print_returns, "experiment": _print_experiment}
-    for name, show in printers.items():
+    for name, printed in printers.items():
         if name in result.results:
-            show(result.results[name])
+            printed(result.results[name])
             click.echo("")
     click.echo(f"report  {result.report}")
 
@@ -78,8 +75,7 @@ def _print_books(books: output.Results) -> None:
 
 
 def _print_returns(returns: output.Results) -> None:
-    warn_sampled(returns["sampled"])
-    warn_absent(returns["absent"])
+    output.warn(returns)
     output.leftovers(returns["dropped"])
     lines = [["plan", "regret", "bound", "lift", "return", "95 %", "p", "advice"]]
     for plan in returns["plans"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -60,10 +59,10 @@ def command(config: FitVerbConfig) -> None:
 
     Settings are KEY=VALUE, such as fit.aligner=auto or gather.absent=zero; they beat the file.
     """
-    result = run(config, Progress(quiet=config.quiet))
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-        return
+    output.show(run(config, Progress(quiet=config.quiet)), config.as_json, _print)
+
+
+def _print(result: output.VerbResult) -> None:
     lines = [["scene", "source", "version", "aligner", "from", "fitted on", "exposures", "rate"]]
     for key in result.results["keys"]:
         names = [key[name] or "-" for name in ("scene", "source", "version", "kind", "origin", "population")]

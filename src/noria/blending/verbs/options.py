@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-import click
 from pydantic import Field, model_validator
 
 from noria.blending.accounting.returns import RetireRule
@@ -169,18 +167,3 @@ class FeedOptions(FeedSettings, EngineOptions):
                 "it is for DuckDB", where="--memory", mend="set Spark's own memory in its configuration"
             )
         return spark.gather(*logs, now=now, accounts=accounts, columns=self.columns)
-
-
-def warn_sampled(sampled: str) -> None:
-    """Say on how much of a log the figures rest where that is not all of it."""
-    if sampled:
-        click.echo(f"noria: {sampled}", err=True)
-
-
-def warn_absent(columns: Sequence[str]) -> None:
-    """Warn of columns that plans are for and the candidates lack."""
-    if columns:
-        click.echo(
-            f"noria: warning: the candidates have no column {', '.join(columns)}: plans for it hit nobody",
-            err=True,
-        )
