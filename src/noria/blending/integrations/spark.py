@@ -20,11 +20,10 @@ from noria.blending.logs.gathering import (
     from_rows,
     joined,
     joined_columns,
-    need,
     partial,
     to_rows,
 )
-from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, OUTCOMES, Kind
+from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, OUTCOMES, Kind, need
 from noria.core.errors import ConfigError, DataError, RunError, require
 
 _TYPES = {"when": "long", "control": "boolean", "fold": "long", "bits": "long"}

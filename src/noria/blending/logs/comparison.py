@@ -100,7 +100,8 @@ def _shares(side: ReplayResult, plan: str) -> Floats:
     if plan not in side.plans:
         return np.zeros(len(side.lists))
     hit = hits(side.requests.mask, side.plans.index(plan)).astype(float)
-    return sums_of(hit, side.lists) / np.maximum((side.lists >= 0).sum(axis=1), 1)
+    result: Floats = sums_of(hit, side.lists) / np.maximum((side.lists >= 0).sum(axis=1), 1)
+    return result
 
 
 def _moved(before: ReplayResult, after: ReplayResult) -> float | None:

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 
 from noria.blending.logs.conversion import Renamed
 from noria.blending.logs.reading import check_renamed, check_times, log_files, log_query
-from noria.blending.logs.schema import CANDIDATES
+from noria.blending.logs.schema import CANDIDATES, NEEDED
 from noria.core.errors import DataError, require
 
 MEMORY = "256MB"
@@ -40,10 +40,8 @@ def candidate_database(path: str, *, columns: Renamed | None = None) -> Iterator
         MissingExtra: there is no duckdb or pyarrow.
     """
     with connected(None, None) as (connection, scratch):
-        needed = ("request", "item", "source", "score")
-        query, used = log_query(
-            log_files(path), CANDIDATES, scratch=scratch, renamed=columns, needed=needed, more=True
-        )
+        files, needed = log_files(path), NEEDED["candidates"]
+        query, used = log_query(files, CANDIDATES, scratch=scratch, renamed=columns, needed=needed, more=True)
         check_renamed(columns or {}, used)
         connection.sql(query).create_view("candidates")
         if "time" in connection.sql("SELECT * FROM candidates LIMIT 0").columns:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.alignment.tallies import FOLDS, Cell, Histogram, Tallies, folds
 from noria.blending.columns import NameColumn, grouped
 from noria.blending.logs.arrow import arrow_column
-from noria.blending.logs.schema import ACCOUNTED, NEEDED
+from noria.blending.logs.schema import ACCOUNTED, NEEDED, need
 from noria.core.config import Config
 from noria.core.errors import DataError
 
@@ -147,17 +147,6 @@ def joined(
         f"FROM ({shown}) e LEFT JOIN (SELECT * FROM ({came}) WHERE nth = 1) o "
         "ON e.request = o.request AND e.item = o.item"
     )
-
-
-def need(names: Iterable[str], known: Container[str], where: str) -> None:
-    """Refuse columns of which one is absent.
-
-    Raises:
-        DataError: it is.
-    """
-    for name in names:
-        if name not in known:
-            raise DataError(f"there is no column {name!r}", where=where)
 
 
 def joined_columns(batch: Any) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
             hit = _by_name(left, [name == other for name in left.names])
         elif isinstance(other, NameColumn):
             place = {name: code for code, name in enumerate(other.names)}
-            hit = np.array([*(place.get(name, -2) for name in left.names), -2])[left.codes] == other.codes
+            hit = left.codes_in(place) == other.codes
         else:
             raise _kind(test.column, "numbers")
         if test.operator == "!=":

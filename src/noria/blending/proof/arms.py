@@ -22,8 +22,7 @@ from noria.blending.migration.legacy import Multipliers
 from noria.blending.migration.migrate import aligned_after, exposures_of, legacy_lists, migrate
 from noria.blending.pricing.solving import Goal, Solution, reached, solve
 from noria.blending.snapshot import Snapshot
-from noria.blending.world.history import aligned, outcomes
-from noria.blending.world.world import PLANS, SOURCES, World, make_world, world_plans
+from noria.blending.world.world import PLANS, SOURCES, World, aligned, make_world, outcomes, world_plans
 from noria.core.statistics.intervals import paired_difference
 
 Floats = NDArray[np.float64]

@@ -21,7 +21,7 @@ from noria.blending.proof.arms import (
     product_against_linear,
     shown,
 )
-from noria.blending.world.history import aligned
+from noria.blending.world.world import aligned
 
 FILM_SIZE = 5
 FACTORS = 16

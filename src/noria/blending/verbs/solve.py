@@ -77,8 +77,7 @@ def run(config: SolveConfig) -> output.VerbResult:
     """
     from noria.blending.logs.replay import replay
     from noria.blending.plans.targeting import columns_of
-    from noria.blending.pricing.solving import solve
-    from noria.blending.pricing.targets import free_value, goal_of
+    from noria.blending.pricing.solving import free_value, goal_of, solve
 
     folder = output.folder_of(config.output, "solve")
     served = _served(config)
