@@ -97,7 +97,7 @@ def log_query(
     return " UNION ALL BY NAME ".join(parts), used
 
 
-def check_times(connection: Any, view: str, where: str, column: str = "time") -> None:
+def check_times(connection: Any, view: str, where: str) -> None:
     """Refuse a log whose times are no seconds, are of the future, or lie far from all others.
 
     One row a year ahead would make all others a year old, and decay leave nothing of them.
@@ -106,21 +106,19 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
         DataError: it is such a log.
     """
     ((count, late, ahead),) = connection.sql(
-        f"SELECT count({column}), count_if(abs({column}) >= {LATEST}), "
-        f"count_if({column} > {clock.time() + _AHEAD}) FROM {view} WHERE NOT isnan({column})"
+        f"SELECT count(time), count_if(abs(time) >= {LATEST}), "
+        f"count_if(time > {clock.time() + _AHEAD}) FROM {view} WHERE NOT isnan(time)"
     ).fetchall()
     if late:
         raise DataError(
             f"{late:,} of {count:,} times are {NO_SECONDS}",
-            where=f"{where}, column {column!r}",
+            where=f"{where}, column 'time'",
             mend="give seconds since 1970, or timestamps",
         )
     if ahead:
-        raise DataError(
-            f"{ahead:,} of {count:,} times are of the future", where=f"{where}, column {column!r}"
-        )
+        raise DataError(f"{ahead:,} of {count:,} times are of the future", where=f"{where}, column 'time'")
     days = connection.sql(
-        f"SELECT floor({column} / 86400) AS day, count(*) FROM {view} WHERE NOT isnan({column}) "
+        f"SELECT floor(time / 86400) AS day, count(*) FROM {view} WHERE NOT isnan(time) "
         "GROUP BY day ORDER BY day"
     ).fetchall()
     before = 0
@@ -131,7 +129,7 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
             word = "earlier" if strays == before else "later"
             raise DataError(
                 f"{strays:,} of {count:,} times are {after - day:,.0f} days {word} than all others",
-                where=f"{where}, column {column!r}",
+                where=f"{where}, column 'time'",
                 mend="correct those rows or leave them out",
             )
 

@@ -44,14 +44,10 @@ PLANS = (
 BAD = ("repost-push", "old-live")
 
 
-def world_plans(**more: Any) -> Plans:
-    """The plan file of the world, without boosts.
-
-    Args:
-        more: other parts of the file.
-    """
+def world_plans() -> Plans:
+    """The plan file of the world, without boosts."""
     plans = [{"id": name, "when": when, "owner": name.split("-")[0]} for name, when in PLANS]
-    return Plans.model_validate({"plans": plans} | more)
+    return Plans.model_validate({"plans": plans})
 
 
 @dataclass(frozen=True, eq=False)
