@@ -18,7 +18,7 @@ MEMORY = "256MB"
 
 
 class ReadOptions(TypedDict, total=False):
-    """How logs are read.
+    """Bounds and names with which logs are read.
 
     Attributes:
         memory: most memory of DuckDB, such as `4GB`; `MEMORY` by default.

@@ -112,7 +112,7 @@ class FeedOptions(FeedSettings, EngineOptions):
 
     @property
     def reading(self) -> ReadOptions:
-        """How DuckDB reads the logs."""
+        """Memory of DuckDB, and names of the columns, with which logs are read."""
         return {"memory": self.memory, "columns": self.columns}
 
     def sample(self, exposures: list[str], outcomes: list[str]) -> dict[str, Any] | None:
