@@ -65,7 +65,7 @@ def test_arms_are_treated_alike_and_a_theorem_is_no_claim() -> None:
     rates = {arm: [0.5] for arm in ("raw", *SPACES)}
     aligners = [dict.fromkeys(WORLDS, rates)] * 2
     form = {"truth": 0.5, "value": 0.5, "hits": 0.5}
-    place = {"completions": 0.5, "both": 0.5}
+    place = {"completions": 0.5, "both": 0.5, "hits": 0.5}
     names = ("all plans", "without the worst", "without another")
     world = {
         "legacy": {"linear": form, "legacy": form},
@@ -75,7 +75,7 @@ def test_arms_are_treated_alike_and_a_theorem_is_no_claim() -> None:
     rated = {
         "hit rate": rates,
         "forms": {"linear": form, "product": form},
-        "plans": dict.fromkeys(names, 0.5),
+        "plans": dict.fromkeys(names, place),
     }
     made = claims(aligners, [world] * 2, [rated] * 2, paid)
     assert {name for one in made for name in one.unfair(list(range(40)))} == set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,7 +109,12 @@ class Blender:
         )
 
     def masks(
-        self, columns: Mapping[str, Column], rows: int, *, at: float | None = None
+        self,
+        columns: Mapping[str, Column],
+        rows: int,
+        *,
+        at: float | None = None,
+        active: Sequence[bool] | None = None,
     ) -> NDArray[np.uint64]:
         """Which plans that are on hit each candidate.
 
@@ -117,6 +122,7 @@ class Blender:
             columns: columns of the candidates.
             rows: number of candidates.
             at: seconds since 1970 UTC, needed where a plan has a schedule.
+            active: which plans are on; those that are at the time by default.
 
         Returns:
             [rows] masks; bit p is plan p.
@@ -126,7 +132,7 @@ class Blender:
             ConfigError: a plan has a schedule and there is no time.
         """
         mask, one = np.zeros(rows, np.uint64), np.zeros(rows, np.uint64)
-        active = self.snapshot.plans.active(at)
+        active = self.snapshot.plans.active(at) if active is None else active
         for bit, (plan, targeting) in enumerate(zip(self.plans, self._targeting, strict=True)):
             if active[bit] and not self._resting[bit]:
                 try:
@@ -177,7 +183,7 @@ class Blender:
             rows = np.flatnonzero(good)
             dropped = _reasons(result, aligned.unknown, good)
             y, mask = y[rows], mask[rows]
-        rules = self._rules(result, rows)
+        rules = self.rules(result.columns, len(result), rows)
         best, *account = scoring.ranked(y, mask, self.tables, len(y) if rules else size)
         chosen = np.arange(len(best))  # places among the best
         cost = 0.0
@@ -203,14 +209,24 @@ class Blender:
             version=self.snapshot.version,
         )
 
-    def _rules(self, candidates: Candidates, rows: NDArray[np.int64] | None) -> list[Rule]:
-        rules = []
-        for rule in self.snapshot.plans.slots:
-            about = evaluate(rule.targeting, candidates.columns, len(candidates))
-            rules.append(
-                Rule(about if rows is None else about[rows], rule.gap, rule.at_most, rule.first, rule.run)
-            )
-        return rules
+    def rules(
+        self, columns: Mapping[str, Column], count: int, rows: NDArray[np.int64] | None = None
+    ) -> list[Rule]:
+        """The slot rules on candidates.
+
+        Args:
+            columns: columns of the candidates.
+            count: number of candidates.
+            rows: candidates that are ranked; all by default.
+
+        Raises:
+            DataError: a column is not of the kind that a rule takes it for.
+        """
+        kept = slice(None) if rows is None else rows
+        return [
+            Rule(evaluate(rule.targeting, columns, count)[kept], rule.gap, rule.at_most, rule.first, rule.run)
+            for rule in self.snapshot.plans.slots
+        ]
 
 
 def _reasons(candidates: Candidates, unknown: NDArray[np.bool_], good: NDArray[np.bool_]) -> dict[str, int]:

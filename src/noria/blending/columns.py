@@ -60,6 +60,10 @@ class NameColumn:
         """Some of the rows, by index or by flag."""
         return NameColumn(self.names, self.codes[rows])
 
+    def codes_in(self, known: Mapping[str, int]) -> NDArray[np.int64]:
+        """[rows] codes that the names have elsewhere; −1 where they have none."""
+        return np.array([*(known.get(name, -1) for name in self.names), -1], np.int64)[self.codes]
+
     def decode(self) -> list[str | None]:
         """The names themselves."""
         names: tuple[str | None, ...] = (*self.names, None)  # code −1 is the last

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
 Masks: TypeAlias = NDArray[np.uint64]
+Tables: TypeAlias = tuple[Floats, Floats, Floats, Floats, float, float, float]
+"""Plans as numbers: folded, weight, bias, cap, total_cap, floor and mean_value, as `scoring.PlanTables` has them."""
 
 jit = njit(cache=True, nogil=True)
 
@@ -26,24 +28,12 @@ _ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 @jit
-def scored(
-    y: Floats,
-    mask: Masks,
-    allowed: np.uint64,
-    r: Floats,
-    taken: Floats,
-    folded: Floats,
-    weight: Floats,
-    bias: Floats,
-    cap: Floats,
-    total_cap: float,
-    floor: float,
-    mean_value: float,
-) -> None:
+def scored(y: Floats, mask: Masks, allowed: np.uint64, r: Floats, taken: Floats, tables: Tables) -> None:
     """Write scores and guard terms of candidates; `allowed` says which plans are on.
 
     One function without inner calls: Numba counts references of every array that is passed on, for each candidate.
     """
+    folded, weight, bias, cap, total_cap, floor, mean_value = tables
     for i in range(len(y)):
         value = y[i]
         rest = mask[i] & allowed
@@ -167,24 +157,14 @@ def chosen(r: Floats, y: Floats, size: int, rows: Ints) -> int:
 
 
 @jit
-def ranked(
-    y: Floats,
-    mask: Masks,
-    size: int,
-    folded: Floats,
-    weight: Floats,
-    bias: Floats,
-    cap: Floats,
-    total_cap: float,
-    floor: float,
-    mean_value: float,
-) -> tuple[Ints, Floats, Floats]:
+def ranked(y: Floats, mask: Masks, size: int, tables: Tables) -> tuple[Ints, Floats, Floats]:
     """One request: rows [K], and score, value, guard [3, K], and contributions [K, plans] of them."""
+    weight, bias = tables[1], tables[2]
     n = len(y)
     plans = len(weight)
     r = np.empty(n)
     taken = np.empty(n)
-    scored(y, mask, _ALL, r, taken, folded, weight, bias, cap, total_cap, floor, mean_value)
+    scored(y, mask, _ALL, r, taken, tables)
     rows = np.empty(min(size, n), np.int64)
     count = chosen(r, y, size, rows)
     account = np.empty((3, count))
@@ -205,20 +185,7 @@ def ranked(
 
 
 @jit
-def lists(
-    y: Floats,
-    mask: Masks,
-    start: Ints,
-    variants: Masks,
-    size: int,
-    folded: Floats,
-    weight: Floats,
-    bias: Floats,
-    cap: Floats,
-    total_cap: float,
-    floor: float,
-    mean_value: float,
-) -> Ints:
+def lists(y: Floats, mask: Masks, start: Ints, variants: Masks, size: int, tables: Tables) -> Ints:
     """Lists of many requests under several choices of plans: rows [requests, variants, K], −1 where a list is
     shorter.
     """
@@ -231,20 +198,7 @@ def lists(
         r = np.empty(n)
         taken = np.empty(n)
         for number in range(len(variants)):
-            scored(
-                values,
-                masks,
-                variants[number],
-                r,
-                taken,
-                folded,
-                weight,
-                bias,
-                cap,
-                total_cap,
-                floor,
-                mean_value,
-            )
+            scored(values, masks, variants[number], r, taken, tables)
             count = chosen(r, values, size, result[request, number])
             for at in range(count):
                 result[request, number, at] += first

@@ -67,6 +67,12 @@ def values_of(column: Floats, rows: Ints) -> Floats:
     return np.where(rows >= 0, column[rows], 0.0)
 
 
+def sums_of(column: Floats, rows: Ints) -> Floats:
+    """[requests] sums of a column over lists, [requests, K] rows."""
+    result: Floats = values_of(column, rows).sum(axis=-1)
+    return result
+
+
 def _bit(plan: int) -> np.uint64:
     return np.uint64(1 << plan)
 
@@ -125,43 +131,30 @@ def displace(requests: Requests, tables: PlanTables, size: int) -> Displacement:
     without = np.array([~_bit(plan) for plan in range(plans)], np.uint64)
     result = lists(y, mask, requests.start, np.concatenate([ALL, without]), tables, size)
     shown, others = result[:, 0], result[:, 1:]
-    value = values_of(y, shown).sum(axis=1)
-    columns: dict[str, list[Floats]] = {
-        name: [] for name in ("spend", "in", "out", "cost", "regret", "bound")
-    }
+    accounts = np.zeros((6, len(requests), plans))
     for plan in range(plans):
         hit = hits(mask, plan)
         bare = np.where(hit, score(y, mask & ~_bit(plan), tables)[0], r)
-        delta = r - bare
-        s = np.where(hit, tables.weight[plan] * y + tables.bias[plan], 0.0)
-        rows = others[:, plan]
-
-        def change(column: Floats, rows: Ints = rows) -> Floats:
-            """Per request, of the list without the plan less the list with it."""
-            result: Floats = values_of(column, rows).sum(axis=1) - values_of(column, shown).sum(axis=1)
-            return result
-
-        columns["spend"].append(values_of(s, shown).sum(axis=1))
-        columns["in"].append(values_of(hit.astype(float), shown).sum(axis=1))
-        columns["out"].append(values_of(hit.astype(float), rows).sum(axis=1))
-        columns["cost"].append(change(y))
-        columns["regret"].append(change(bare))
-        columns["bound"].append(-change(delta))
-    spend, exposures, outside, cost, regret, bound = (
-        np.stack(parts, axis=1) if parts else np.zeros((len(requests), 0)) for parts in columns.values()
-    )
+        spent = np.where(hit, tables.weight[plan] * y + tables.bias[plan], 0.0)
+        there, here = (
+            [sums_of(column, rows) for column in (hit.astype(float), y, bare, r - bare)]
+            for rows in (others[:, plan], shown)
+        )
+        cost, regret, bound = (out - now for out, now in zip(there[1:], here[1:], strict=True))
+        accounts[:, :, plan] = sums_of(spent, shown), here[0], there[0], cost, regret, -bound
+    spend, exposures, outside, cost, regret, bound = accounts
     return Displacement(
         lists=shown,
         without=others,
         spend=spend,
         exposures=exposures,
         exposures_without=outside,
-        value=value,
+        value=sums_of(y, shown),
         value_cost=cost,
         regret=regret,
         bound=bound,
-        moved=values_of(np.abs(r - y), shown).sum(axis=1),
-        guard=values_of(taken, shown).sum(axis=1),
+        moved=sums_of(np.abs(r - y), shown),
+        guard=sums_of(taken, shown),
     )
 
 
@@ -186,7 +179,7 @@ def lift(requests: Requests, displaced: Displacement, gain: Floats) -> tuple[Flo
         ours = np.where(hit, filled, 0.0)
         unknown = (hit & ~known).astype(float)
         shown, rows = displaced.lists, displaced.without[:, plan]
-        total[:, plan] = values_of(ours, shown).sum(axis=1) - values_of(ours, rows).sum(axis=1)
+        total[:, plan] = sums_of(ours, shown) - sums_of(ours, rows)
         lost[plan] = round(values_of(unknown, shown).sum() + values_of(unknown, rows).sum())
     return total, lost
 
@@ -269,9 +262,7 @@ def _subsets(active: Sequence[int]) -> Masks:
 
 
 def _worth(one: Requests, tables: PlanTables, size: int, coalitions: Masks) -> Floats:
-    rows = lists(one.value, one.mask, one.start, coalitions, tables, size)[0]
-    result: Floats = values_of(one.value, rows).sum(axis=1)
-    return result
+    return sums_of(one.value, lists(one.value, one.mask, one.start, coalitions, tables, size)[0])
 
 
 def _exact(worth: Floats, plans: int) -> Floats:

@@ -111,10 +111,12 @@ def plan_returns(
     raw = [_below(lifted[:, p] - rule.floor * regret[:, p]) for p in range(len(plans))]
     adjusted = holm(raw, looks=rule.looks)
     streak = _streaks(gains - rule.floor * displaced.regret, displaced.exposures, days)
+    names = ("exposures", "exposures_without", "spend", "value_cost", "regret", "bound")
+    totals = {name: getattr(displaced, name).sum(axis=0).tolist() for name in names}
     whole = float(displaced.spend.sum())
     result = []
     for p, plan in enumerate(plans):
-        spent = float(displaced.spend[:, p].sum())
+        exposures, outside, spent, value_cost, cost, bound = (totals[name][p] for name in names)
         share = spent / whole if whole > 0 else None
         p_value, below = adjusted[p], None if streak is None else streak[p]
         advice = (
@@ -124,17 +126,16 @@ def plan_returns(
             and share >= rule.share
             and (rule.days == 0 or (below is not None and below >= rule.days))
         )
-        shown = displaced.exposures[:, p].sum()
         result.append(
             PlanReturn(
                 plan=plan,
-                exposures=float(shown),
-                displaced=float(shown - displaced.exposures_without[:, p].sum()),
+                exposures=exposures,
+                displaced=exposures - outside,
                 spend=spent,
                 spend_share=share,
-                value_cost=float(displaced.value_cost[:, p].sum()),
-                regret=float(displaced.regret[:, p].sum()),
-                bound=float(displaced.bound[:, p].sum()),
+                value_cost=value_cost,
+                regret=cost,
+                bound=bound,
                 lift=float(gains[:, p].sum()),
                 unknown=0 if unknown is None else int(unknown[p]),
                 roi=_told(roi[p]),

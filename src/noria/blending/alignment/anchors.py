@@ -11,7 +11,7 @@ a group is its smoothed rate; of a candidate it is its aligned value. Rules and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from noria.core.config import Config
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LEAST_SECONDS = 3.0
 LONGEST = 20.0
@@ -196,69 +197,63 @@ def audit_anchors(
         north_star: [rows] what matters in the end, such as coming back; compared by group.
         buckets: number of buckets of duration.
     """
+    days, sources, groups = (None if labels is None else _codes(labels) for labels in (day, source, group))
+    lengths = None
+    if duration is not None:
+        d = np.asarray(duration, np.float64)
+        inner = np.linspace(0, 1, buckets + 1)[1:-1]
+        edges = np.unique(np.nanquantile(d, inner)) if np.isfinite(d).any() else np.empty(0)
+        lengths = np.where(np.isnan(d), -1, np.searchsorted(edges, d, side="right"))
     result = []
     for name, column in figures.items():
         values = np.asarray(column, np.float64)
         known = ~np.isnan(values)
-        length: list[int | None] | None = None
-        if duration is not None:
-            d = np.asarray(duration, np.float64)
-            inner = np.linspace(0, 1, buckets + 1)[1:-1]
-            edges = np.unique(np.nanquantile(d, inner)) if np.isfinite(d).any() else np.empty(0)
-            length = [None if np.isnan(one) else int(np.searchsorted(edges, one, side="right")) for one in d]
-        minutes = None
-        if delay is not None and name in delay:
-            late = np.asarray(delay[name], np.float64)[known]
-            minutes = float(np.nanquantile(late, 0.95)) if np.isfinite(late).any() else None
+        late = np.asarray((delay or {}).get(name, np.full(len(values), np.nan)), np.float64)[known]
         result.append(
             AnchorAudit(
                 name=name,
-                stability=_spread(values, day, weighted=False),
-                by_duration=_spread(values, length),
-                by_source=_spread(values, source),
-                maturity=minutes,
+                stability=_spread(values, days, weighted=False),
+                by_duration=_spread(values, lengths),
+                by_source=_spread(values, sources),
+                maturity=float(np.nanquantile(late, 0.95)) if np.isfinite(late).any() else None,
                 coverage=float(known.mean()) if len(values) else 0.0,
-                north_star=_correlation(values, group, north_star),
+                north_star=_correlation(values, north_star, groups),
             )
         )
-    return [_marked(one, result) for one in result]
+    return [replace(one, pareto=not any(_beats(other, one) for other in result)) for one in result]
 
 
-_LOW_IS_GOOD = ("stability", "by_duration", "by_source", "maturity")
-_HIGH_IS_GOOD = ("coverage", "north_star")
+_SIGNS = {"stability": 1, "by_duration": 1, "by_source": 1, "maturity": 1, "coverage": -1, "north_star": -1}
+"""1 for what is good when it is low, −1 for what is good when it is high."""
 
 
-def _marked(one: AnchorAudit, all_of_them: Sequence[AnchorAudit]) -> AnchorAudit:
-    def better(other: AnchorAudit) -> bool:
-        signs = []
-        for name, sign in [*((n, 1) for n in _LOW_IS_GOOD), *((n, -1) for n in _HIGH_IS_GOOD)]:
-            ours, theirs = getattr(one, name), getattr(other, name)
-            if ours is not None and theirs is not None:
-                signs.append(np.sign(sign * (ours - theirs)))
-        return bool(signs) and min(signs) >= 0 and max(signs) > 0
-
-    fields = vars(one) | {"pareto": not any(better(other) for other in all_of_them if other is not one)}
-    return AnchorAudit(**fields)
+def _beats(other: AnchorAudit, one: AnchorAudit) -> bool:
+    """Whether a figure is at least as good as another in everything that both know, and better in something."""
+    pairs = [(sign, getattr(one, name), getattr(other, name)) for name, sign in _SIGNS.items()]
+    gaps = [sign * (ours - theirs) for sign, ours, theirs in pairs if ours is not None and theirs is not None]
+    return bool(gaps) and min(gaps) >= 0 and max(gaps) > 0
 
 
-def _means(values: Floats, labels: Sequence[Any]) -> tuple[list[Any], Floats, Floats]:
-    """Labels with a known value, their means and counts."""
-    numbers: dict[Any, int] = {}
-    codes = np.array(
-        [-1 if one is None else numbers.setdefault(one, len(numbers)) for one in labels], np.int64
-    )
+def _codes(labels: Sequence[Any]) -> Ints:
+    """[rows] labels as numbers in the order of their first appearance; −1 for None."""
+    known: dict[Any, int] = {}
+    return np.array([-1 if one is None else known.setdefault(one, len(known)) for one in labels], np.int64)
+
+
+def _means(values: Floats, codes: Ints) -> tuple[Floats, Floats]:
+    """[labels] means of the known values, NaN where there are none; and how many there are."""
     rows = ~np.isnan(values) & (codes >= 0)
-    counts = np.bincount(codes[rows], minlength=len(numbers)).astype(np.float64)
-    sums = np.bincount(codes[rows], weights=values[rows], minlength=len(numbers))
-    there = counts > 0
-    names = [name for name, code in numbers.items() if there[code]]
-    return names, sums[there] / counts[there], counts[there]
+    size = int(codes.max(initial=-1)) + 1
+    counts = np.bincount(codes[rows], minlength=size).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.bincount(codes[rows], weights=values[rows], minlength=size) / counts, counts
 
 
-def _spread(values: Floats, labels: Sequence[Any] | None, *, weighted: bool = True) -> float | None:
-    if labels is None:
+def _spread(values: Floats, codes: Ints | None, *, weighted: bool = True) -> float | None:
+    if codes is None:
         return None
-    _, means, counts = _means(values, labels)
+    means, counts = _means(values, codes)
+    means, counts = means[counts > 0], counts[counts > 0]
     if len(means) < 2:
         return None
     weights = counts if weighted else np.ones(len(means))
@@ -269,17 +264,13 @@ def _spread(values: Floats, labels: Sequence[Any] | None, *, weighted: bool = Tr
     return float(np.sqrt(square)) / centre if centre > 0 else None
 
 
-def _correlation(values: Floats, group: Sequence[Any] | None, star: ArrayLike | None) -> float | None:
-    if group is None or star is None:
+def _correlation(values: Floats, star: ArrayLike | None, codes: Ints | None) -> float | None:
+    if star is None or codes is None:
         return None
-    one = dict(zip(*_means(values, group)[:2], strict=True))
-    other = dict(zip(*_means(np.asarray(star, np.float64), group)[:2], strict=True))
-    both = sorted(one.keys() & other.keys(), key=str)
-    if len(both) < 3:
-        return None
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
-    a, b = (rankdata([side[name] for name in both]) for side in (one, other))
-    if a.std() == 0 or b.std() == 0:
+    sides = np.stack([_means(np.asarray(one, np.float64), codes)[0] for one in (values, star)])
+    both = sides[:, np.isfinite(sides).all(axis=0)]
+    if both.shape[1] < 3 or (np.ptp(both, axis=1) == 0).any():
         return None
-    return float(np.corrcoef(a, b)[0, 1])
+    return float(spearmanr(*both).statistic)

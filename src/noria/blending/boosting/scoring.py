@@ -87,16 +87,9 @@ class PlanTables:
 
     @functools.cached_property
     def arguments(self) -> tuple[Any, ...]:
-        """Arguments of the compiled kernels."""
-        return (
-            self.folded,
-            self.weight,
-            self.bias,
-            self.cap,
-            float(self.total_cap),
-            float(self.floor),
-            float(self.mean_value),
-        )
+        """The tables as the compiled kernels take them."""
+        bounds = (float(self.total_cap), float(self.floor), float(self.mean_value))
+        return self.folded, self.weight, self.bias, self.cap, *bounds
 
 
 def _folded(w: Floats, b: Floats, cap: Floats) -> Floats:
@@ -219,7 +212,7 @@ def ranked(
     """
     fast = kernels()
     if fast is not None:
-        rows, account, shares = fast.ranked(y, mask, size, *tables.arguments)
+        rows, account, shares = fast.ranked(y, mask, size, tables.arguments)
         return rows, account[0], account[1], account[2], shares
     r, taken = score(y, mask, tables)
     rows = top(r, y, size)
@@ -244,7 +237,7 @@ def lists(
     """
     fast = kernels()
     if fast is not None:
-        result: NDArray[np.int64] = fast.lists(y, mask, start, variants, size, *tables.arguments)
+        result: NDArray[np.int64] = fast.lists(y, mask, start, variants, size, tables.arguments)
         return result
     result = np.full((len(start) - 1, len(variants), size), -1, np.int64)
     for request, (first, end) in enumerate(zip(start[:-1].tolist(), start[1:].tolist(), strict=True)):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from noria.blending.accounting.cells import Books
 from noria.blending.alignment.tallies import Tallies
 from noria.blending.logs.conversion import Renamed
-from noria.blending.logs.database import connected
+from noria.blending.logs.database import ReadOptions, connected
 from noria.blending.logs.gathering import GatherConfig, GatherResult, joined, joined_columns, partial
 from noria.blending.logs.reading import check_renamed, check_times, log_query
 from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, NEEDED, OUTCOMES, Kind
@@ -30,11 +30,9 @@ def gather(
     config: GatherConfig,
     *,
     now: float | None = None,
-    memory: str | None = None,
-    spill: Path | None = None,
-    columns: Renamed | None = None,
     accounts: bool = False,
     progress: Progress | None = None,
+    **reading: Unpack[ReadOptions],
 ) -> GatherResult:
     """Tallies and books of logs.
 
@@ -42,19 +40,15 @@ def gather(
         exposures, outcomes: paths of the files.
         config: rules by which rows become outcomes.
         now: seconds since 1970 UTC; the time of the last exposure by default.
-        memory: most memory of DuckDB, such as `4GB`; `MEMORY` by default.
-        spill: folder for what does not fit; a temporary one by default.
-        columns: names of the logs' columns by ours.
         accounts: whether exposures without the columns of an account are refused.
         progress: shows each batch.
+        reading: how the files are read.
 
     Raises:
         DataError: files that cannot be read, or without the columns of `noria.blending.logs.schema`.
         MissingExtra: there is no duckdb or pyarrow.
     """
-    with _joined(
-        exposures, outcomes, config, memory=memory, spill=spill, columns=columns, accounts=accounts
-    ) as (connection, query):
+    with _joined(exposures, outcomes, config, accounts=accounts, **reading) as (connection, query):
         if now is None:
             ((last,),) = connection.sql(
                 "SELECT max(time) FROM all_exposures WHERE NOT isnan(time)"
@@ -91,22 +85,14 @@ def _unjoined(connection: Any) -> dict[str, int]:
 
 
 def rows(
-    exposures: Sequence[str],
-    outcomes: Sequence[str],
-    config: GatherConfig,
-    *,
-    memory: str | None = None,
-    columns: Renamed | None = None,
+    exposures: Sequence[str], outcomes: Sequence[str], config: GatherConfig, **reading: Unpack[ReadOptions]
 ) -> Iterator[dict[str, Any]]:
     """Batches of exposures joined with their outcomes, as columns of `gathering.JOINED` and `item`.
 
     Raises:
         DataError: the cases of `gather`.
     """
-    with _joined(exposures, outcomes, config, more=("item",), memory=memory, columns=columns) as (
-        connection,
-        query,
-    ):
+    with _joined(exposures, outcomes, config, more=("item",), **reading) as (connection, query):
         yield from _batches(connection, query, config)
 
 
@@ -115,16 +101,14 @@ def sample(
     outcomes: Sequence[str],
     config: GatherConfig,
     most: int,
-    *,
-    memory: str | None = None,
-    columns: Renamed | None = None,
+    **reading: Unpack[ReadOptions],
 ) -> dict[str, Any]:
     """About `most` joined rows, whole requests of them, the same ones every time.
 
     Raises:
         DataError: the cases of `gather`.
     """
-    with _joined(exposures, outcomes, config, memory=memory, columns=columns) as (connection, query):
+    with _joined(exposures, outcomes, config, **reading) as (connection, query):
         ((count,),) = connection.sql("SELECT count(*) FROM all_exposures").fetchall()
         _narrow(connection, 0, max(1, -(-int(count) // most)))
         return joined_columns(connection.sql(query).to_arrow_table())
@@ -137,10 +121,10 @@ def _joined(
     config: GatherConfig,
     *,
     more: Sequence[str] = (),
+    accounts: bool = False,
     memory: str | None = None,
     spill: Path | None = None,
     columns: Renamed | None = None,
-    accounts: bool = False,
 ) -> Iterator[tuple[Any, str]]:
     """A database with views of the files, and the query that joins them."""
     shown: dict[str, Kind] = EXPOSURES | {"user": "string"}

@@ -23,7 +23,7 @@ from noria.blending.logs.gathering import (
     partial,
     to_rows,
 )
-from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, OUTCOMES, Kind
+from noria.blending.logs.schema import ACCOUNTED, EXPOSURES, OUTCOMES, Kind, need
 from noria.core.errors import ConfigError, DataError, RunError, require
 
 _TYPES = {"when": "long", "control": "boolean", "fold": "long", "bits": "long"}
@@ -94,9 +94,7 @@ def gather(
     try:
         shown = _read(spark, "exposures", exposures, EXPOSURES | {"user": "string"}, columns or {})
         came = None if outcomes is None else _read(spark, "outcomes", outcomes, OUTCOMES, columns or {})
-        lacks = [name for name in ACCOUNTED if accounts and name not in shown.columns]
-        if lacks:
-            raise DataError(f"there is no column {lacks[0]!r}", where="exposures")
+        need(ACCOUNTED if accounts else (), shown.columns, "exposures")
         query = joined(shown.columns, None if came is None else came.columns, config)
         if now is None:
             last = shown.agg(functions.max("time")).first()[0]
@@ -116,13 +114,9 @@ def gather(
         table = parts.groupBy(*(functions.col(f"`{name}`") for name in KEYS)).agg(*sums).toArrow()
         total = from_rows({name: table.column(name).to_pylist() for name in (*KEYS, *NUMBERS)}, now)
         if came is not None:
-            extra = came.count() - came.select("request", "item").distinct().count()
-            lost = (
-                came.select("request", "item")
-                .distinct()
-                .join(shown, ["request", "item"], "left_anti")
-                .count()
-            )
+            distinct = came.select("request", "item").distinct()
+            extra = came.count() - distinct.count()
+            lost = distinct.join(shown, ["request", "item"], "left_anti").count()
             reasons = {"outcome twice": extra, "outcome of no exposure": lost}
             total = replace(total, dropped=dict(total.dropped) | {why: n for why, n in reasons.items() if n})
         return total

@@ -114,21 +114,15 @@ def observed(
     """
     requests = {name: number for number, name in enumerate(log.request)}
     items = {name: code for code, name in enumerate(log.item.names)}
-    row_request = np.repeat(np.arange(len(log)), np.diff(log.start))
-    keys = row_request * max(1, len(items)) + log.item.codes
+    many = max(1, len(items))
+    keys = np.repeat(np.arange(len(log)), np.diff(log.start)) * many + log.item.codes
     order = np.argsort(keys)
     outcome, gain = np.full(len(keys), np.nan), np.full(len(keys), np.nan)
     for batch in batches:
-        place = [
-            np.array([known.get(name, -1) for name in batch[column].names], np.int64)
-            for known, column in ((requests, "request"), (items, "item"))
-        ]
-        request, item = (
-            part[batch[column].codes] for part, column in zip(place, ("request", "item"), strict=True)
-        )
+        request, item = batch["request"].codes_in(requests), batch["item"].codes_in(items)
         there = np.flatnonzero((request >= 0) & (item >= 0) & (np.asarray(batch["copy"]) == 1))
-        wanted = request[there] * max(1, len(items)) + item[there]
-        at = np.searchsorted(keys[order], wanted)
+        wanted = request[there] * many + item[there]
+        at = np.searchsorted(keys, wanted, sorter=order)
         hit = at < len(keys)
         hit[hit] = keys[order[at[hit]]] == wanted[hit]
         rows = order[at[hit]]

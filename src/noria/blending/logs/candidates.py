@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from noria.blending.columns import LARGEST_WHOLE, Candidates, Column, NameColumn, as_column, is_empty, rows_of
 from noria.blending.logs.arrow import arrow_column
 from noria.blending.logs.database import candidate_database
-from noria.blending.logs.schema import CANDIDATES
+from noria.blending.logs.schema import CANDIDATES, NEEDED, need
 from noria.core.errors import DataError, require
 
 Ints = NDArray[np.int64]
@@ -72,15 +72,9 @@ class CandidateLog:
         Raises:
             DataError: a column is absent, of another kind or another length.
         """
-        absent = [
-            name for name in CANDIDATES if name not in columns and name not in ("version", "scene", "time")
-        ]
-        if absent:
-            raise DataError(f"there is no column {absent[0]!r}", where="candidates")
-        result = {name: as_column(name, column) for name, column in columns.items()}
-        result = {
-            name: column for name, column in result.items() if name in CANDIDATES or not is_empty(column)
-        }
+        need(NEEDED["candidates"], columns, "candidates")
+        given = {name: as_column(name, column) for name, column in columns.items()}
+        result = {name: one for name, one in given.items() if name in CANDIDATES or not is_empty(one)}
         rows = len(result["request"])
         for name, column in result.items():
             if len(column) != rows:
@@ -118,17 +112,14 @@ class CandidateLog:
 
     def candidates(self, number: int) -> Candidates:
         """The candidates of one request, as they came."""
-        rows = slice(*self.start[number : number + 2].tolist())
-        names = self.item.names
+        rows = np.arange(*self.start[number : number + 2].tolist())
+        scene = int(self.scene.codes[number])
         return Candidates(
-            [names[code] for code in self.item.codes[rows].tolist()],
+            self.item.take(rows).decode(),
             self.score[rows],
-            self.source.take(np.arange(rows.start, rows.stop)),
-            {
-                name: rows_of(column, np.arange(rows.start, rows.stop))
-                for name, column in self.columns.items()
-            },
-            self.scene.names[int(self.scene.codes[number])] if self.scene.codes[number] >= 0 else "",
+            self.source.take(rows),
+            {name: rows_of(column, rows) for name, column in self.columns.items()},
+            self.scene.names[scene] if scene >= 0 else "",
         )
 
 

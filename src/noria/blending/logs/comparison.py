@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import values_of
+from noria.blending.accounting.attribution import sums_of, values_of
 from noria.blending.boosting.scoring import hits
 from noria.blending.logs.replay import ReplayResult
 from noria.blending.snapshot import Snapshot
@@ -27,22 +27,23 @@ def ends(interval: Interval | None) -> list[float | None] | None:
 
 def summary(replayed: ReplayResult, snapshot: Snapshot) -> dict[str, Any]:
     """One snapshot's lists in numbers: value, inflation, guards, and each plan's share, spend and price."""
-    shown = replayed.lists
+    shown, tables = replayed.lists, replayed.tables
+    value = replayed.requests.value
     places = int((shown >= 0).sum())
-    value = float(values_of(replayed.requests.value, shown).sum())
-    moved = float(values_of(np.abs(replayed.score - replayed.requests.value), shown).sum())
+
+    def total(column: Floats) -> float:
+        return float(values_of(column, shown).sum())
+
     plans = []
     for bit, plan in enumerate(replayed.plans):
-        hit = hits(replayed.requests.mask, bit).astype(float)
-        s = np.where(
-            hit > 0, replayed.tables.weight[bit] * replayed.requests.value + replayed.tables.bias[bit], 0.0
-        )
-        exposures, spend = (float(values_of(column, shown).sum()) for column in (hit, s))
+        weight, bias = float(tables.weight[bit]), float(tables.bias[bit])
+        hit = hits(replayed.requests.mask, bit)
+        exposures, spend = total(hit.astype(float)), total(np.where(hit, weight * value + bias, 0.0))
         plans.append(
             {
                 "plan": plan,
-                "weight": float(replayed.tables.weight[bit]),
-                "bias": float(replayed.tables.bias[bit]),
+                "weight": weight,
+                "bias": bias,
                 "candidates": float(hit.mean()) if len(hit) else None,
                 "exposures": exposures,
                 "share": exposures / places if places else None,
@@ -50,13 +51,14 @@ def summary(replayed: ReplayResult, snapshot: Snapshot) -> dict[str, Any]:
                 "price": 1000 * spend / exposures if exposures else None,
             }
         )
+    worth, moved = total(value), total(np.abs(replayed.score - value))
     return {
         "version": snapshot.version,
         "digest": snapshot.digest,
         "exposures": places,
-        "value": value / places if places else None,
-        "inflation": moved / value if value > 0 else None,
-        "guard": float(values_of(replayed.guard, shown).sum()),
+        "value": worth / places if places else None,
+        "inflation": moved / worth if worth > 0 else None,
+        "guard": total(replayed.guard),
         "dropped": dict(replayed.dropped),
         "plans": plans,
     }
@@ -77,32 +79,28 @@ def within_share(change: Interval, before: Floats) -> Interval:
 
 def change(before: ReplayResult, after: ReplayResult) -> dict[str, Any]:
     """Changes from one replay to another, paired by request: value, places, and each plan's share."""
-
-    def per_request(side: ReplayResult, column: Floats) -> Floats:
-        total: Floats = values_of(column, side.lists).sum(axis=1)
-        return total
-
-    one, two = (per_request(side, side.requests.value) for side in (before, after))
+    one, two = (sums_of(side.requests.value, side.lists) for side in (before, after))
     mean = float(one.mean()) if len(one) else 0.0
     gap = paired_difference(two, one)
-    result: dict[str, Any] = {
-        "value": None
-        if not mean
-        else [x / mean if np.isfinite(x) else None for x in (gap.effect, gap.low, gap.high)],
-        "moved": _moved(before, after),
-        "plans": [],
-    }
+    plans = []
     for plan in dict.fromkeys((*before.plans, *after.plans)):
-        sides = []
-        for side in (before, after):
-            if plan in side.plans:
-                hit = hits(side.requests.mask, side.plans.index(plan)).astype(float)
-                sides.append(per_request(side, hit) / np.maximum((side.lists >= 0).sum(axis=1), 1))
-            else:
-                sides.append(np.zeros(len(side.lists)))
-        result["plans"].append(
-            {"plan": plan, "share": ends(within_share(paired_difference(sides[1], sides[0]), sides[0]))}
-        )
+        old, new = (_shares(side, plan) for side in (before, after))
+        plans.append({"plan": plan, "share": ends(within_share(paired_difference(new, old), old))})
+    return {
+        "value": [x / mean if np.isfinite(x) else None for x in (gap.effect, gap.low, gap.high)]
+        if mean
+        else None,
+        "moved": _moved(before, after),
+        "plans": plans,
+    }
+
+
+def _shares(side: ReplayResult, plan: str) -> Floats:
+    """[requests] share of a plan in each list; none where there is no such plan."""
+    if plan not in side.plans:
+        return np.zeros(len(side.lists))
+    hit = hits(side.requests.mask, side.plans.index(plan)).astype(float)
+    result: Floats = sums_of(hit, side.lists) / np.maximum((side.lists >= 0).sum(axis=1), 1)
     return result
 
 

@@ -57,18 +57,19 @@ def write_parquet(
     """Write a log as Parquet, every value checked; which of the renamed columns it has."""
     arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
     as_text = Path(file).suffix.lower() == ".csv"
-    extras = _extras(file, kinds, renamed, as_text) if more else {}
     types = {
         "string": arrow.string(),
         "bool": arrow.bool_(),
         "uint64": arrow.uint64(),
         "lists": arrow.list_(arrow.string()),
     }
-    names = _header(file, as_text)
-    given, present = our_names(renamed, names), dict[str, str]()
-    for ours in given.values():
-        if ours in kinds or ours in extras:
-            present[ours] = kinds.get(ours) or extras[ours]
+    found, mixed = _kinds(file, as_text, more)
+    given, present = our_names(renamed, list(found)), dict[str, str]()
+    for theirs, ours in given.items():
+        if ours not in kinds and more and theirs in mixed:
+            raise mixed[theirs]
+        if kind := kinds.get(ours) or (found[theirs] if more else None):
+            present[ours] = kind
     schema = arrow.schema([(name, types.get(kind, arrow.float64())) for name, kind in present.items()])
     with parquet.ParquetWriter(target, schema) as writer:
         block: list[dict[str, Any]] = []
@@ -84,7 +85,7 @@ def write_parquet(
                 writer.write_table(arrow.Table.from_pylist(block, schema))
                 block.clear()
         writer.write_table(arrow.Table.from_pylist(block, schema))
-    return {ours for ours, theirs in renamed.items() if theirs in names}
+    return {ours for ours, theirs in renamed.items() if theirs in found}
 
 
 def _records(file: str) -> Iterator[Record]:
@@ -96,16 +97,6 @@ def _records(file: str) -> Iterator[Record]:
     from noria.core.records import parquet_records
 
     return parquet_records(Path(file))
-
-
-def _header(file: str, as_text: bool) -> list[str]:
-    """Names of columns: of the header, or of every record, since JSON lines may differ."""
-    if as_text:
-        return next((row for _, row in _csv_rows(file)), [])
-    seen: dict[str, None] = {}
-    for _, record in _records(file):
-        seen.update(dict.fromkeys(record))
-    return list(seen)
 
 
 def _csv_rows(file: str) -> Iterator[tuple[str, list[str]]]:
@@ -141,27 +132,28 @@ def _csv_records(file: str) -> Iterator[Record]:
         yield where, {name: cell for name, cell in zip(header, row, strict=True) if cell != ""}
 
 
-def _extras(file: str, kinds: Mapping[str, Kind], renamed: Renamed, as_text: bool) -> dict[str, str]:
-    """Kinds of the further columns, by all of their values."""
-    result: dict[str, str] = {}
-    for where, record in _records(file):
-        ours = our_names(renamed, list(record))
-        for theirs, value in record.items():
-            name = ours.get(theirs)
-            if name is None or name in kinds or value is None:
+def _kinds(file: str, as_text: bool, more: bool) -> tuple[dict[str, str | None], dict[str, DataError]]:
+    """Kinds of the columns by all of their values, None without one; and the refusals of those of several kinds."""
+    head = next((row for _, row in _csv_rows(file)), []) if as_text else []
+    kinds: dict[str, str | None] = dict.fromkeys(head)
+    mixed: dict[str, DataError] = {}
+    for where, record in _records(file) if more or not as_text else ():
+        for name, value in record.items():
+            known = kinds.setdefault(name, None)
+            if value is None:
                 continue
             kind = _text_kind(value) if as_text else _json_kind(value)
-            known = result.setdefault(name, kind)
-            if known == kind:
-                continue
-            if not as_text or "" in (known, kind):
-                raise DataError(
+            if known is None or known == kind:
+                kinds[name] = kind
+            elif as_text:
+                kinds[name] = "string"
+            elif name not in mixed:
+                mixed[name] = DataError(
                     f"{_short(value)} where others are another kind",
-                    where=f"{where}, column {theirs!r}",
+                    where=f"{where}, column {name!r}",
                     mend="give numbers, flags, names or lists of names",
                 )
-            result[name] = "string"
-    return {name: kind for name, kind in result.items() if kind}
+    return kinds, mixed
 
 
 def _text_kind(cell: str) -> str:

@@ -6,15 +6,29 @@ import contextlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from noria.blending.logs.conversion import Renamed
 from noria.blending.logs.reading import check_renamed, check_times, log_files, log_query
-from noria.blending.logs.schema import CANDIDATES
+from noria.blending.logs.schema import CANDIDATES, NEEDED
 from noria.core.errors import DataError, require
 
 MEMORY = "256MB"
 """Memory that DuckDB may take before it spills to disk."""
+
+
+class ReadOptions(TypedDict, total=False):
+    """Bounds and names with which logs are read.
+
+    Attributes:
+        memory: most memory of DuckDB, such as `4GB`; `MEMORY` by default.
+        spill: folder for what does not fit; a temporary one by default.
+        columns: names of the logs' columns by ours.
+    """
+
+    memory: str | None
+    spill: Path | None
+    columns: Renamed | None
 
 
 @contextlib.contextmanager
@@ -26,10 +40,8 @@ def candidate_database(path: str, *, columns: Renamed | None = None) -> Iterator
         MissingExtra: there is no duckdb or pyarrow.
     """
     with connected(None, None) as (connection, scratch):
-        needed = ("request", "item", "source", "score")
-        query, used = log_query(
-            log_files(path), CANDIDATES, scratch=scratch, renamed=columns, needed=needed, more=True
-        )
+        files, needed = log_files(path), NEEDED["candidates"]
+        query, used = log_query(files, CANDIDATES, scratch=scratch, renamed=columns, needed=needed, more=True)
         check_renamed(columns or {}, used)
         connection.sql(query).create_view("candidates")
         if "time" in connection.sql("SELECT * FROM candidates LIMIT 0").columns:

@@ -10,6 +10,7 @@ horizon is none; an exposure that is too young has no outcome yet.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from noria.blending.alignment.anchors import EffectiveCompletion
 from noria.blending.alignment.tallies import FOLDS, Cell, Histogram, Tallies, folds
 from noria.blending.columns import NameColumn, grouped
 from noria.blending.logs.arrow import arrow_column
-from noria.blending.logs.schema import ACCOUNTED, NEEDED
+from noria.blending.logs.schema import ACCOUNTED, NEEDED, need
 from noria.core.config import Config
 from noria.core.errors import DataError
 
@@ -102,9 +103,8 @@ def joined(
         DataError: a column is absent.
     """
     for name, known in (("exposures", exposures), ("outcomes", outcomes)):
-        absent = [] if known is None else [column for column in NEEDED[name] if column not in known]
-        if absent:
-            raise DataError(f"there is no column {absent[0]!r}", where=name)
+        if known is not None:
+            need(NEEDED[name], known, name)
     if config.per_user is not None and "user" not in exposures:
         raise DataError("there is no column 'user'", where="exposures", mend="leave per_user out")
 
@@ -273,42 +273,40 @@ KEYS = ("kind", "when", "scene", "source", "version", "snapshot", "control", "fo
 NUMBERS = tuple(f"s{number}" for number in range(len(SUMS)))
 
 
+BLOCK = 1 << 15
+"""Rows that are made at a time: as Python's own numbers, all of them take far more than the sums."""
+
+
+def row_blocks(gathered: GatherResult, size: int | None = BLOCK) -> Iterator[dict[str, list[Any]]]:
+    """One row a cell and bin, some at a time: `KEYS` and `NUMBERS`, which add up over equal keys.
+
+    Args:
+        gathered: sums of a log.
+        size: rows of a block; None makes one block of all.
+    """
+    rows = _rows(gathered)
+    while block := list(itertools.islice(rows, size)):
+        columns = zip(*block, strict=True)
+        yield {name: list(column) for name, column in zip((*KEYS, *NUMBERS), columns, strict=True)}
+
+
 def to_rows(gathered: GatherResult) -> dict[str, list[Any]]:
-    """One row a cell and bin: `KEYS` and `NUMBERS`, which add up over equal keys."""
-    rows: list[tuple[Any, ...]] = []
+    """All rows of `row_blocks` at once."""
+    return next(row_blocks(gathered, None))
+
+
+def _rows(gathered: GatherResult) -> Iterator[tuple[Any, ...]]:
     empty = [0] * len(NUMBERS)
     for cell, result in gathered.tallies.cells.items():
         head = ("tally", cell.tick, cell.scene, cell.source, cell.version, "", cell.control, cell.fold)
-        for code, *sums in zip(
-            result.code.tolist(), result.n.tolist(), result.a.tolist(), result.m.tolist(), strict=True
-        ):
-            rows.append((*head, code, *sums, *empty[3:]))
+        for code, *sums in np.stack([result.code, result.n, result.a, result.m], axis=1).tolist():
+            yield *head, code, *sums, *empty[3:]
     for key, numbers in gathered.books.cells.items():
         signed = key.mask - 2**64 if key.mask >= 2**63 else key.mask
         names = (key.scene, key.source, key.version, key.snapshot)
-        rows.append(("book", key.day, *names, key.control, 0, signed, *numbers))
-    for reason, number in gathered.dropped.items():
-        rows.append(("dropped", 0, reason, "", "", "", False, 0, 0, number, *empty[1:]))
-    rows.append(("rows", 0, "", "", "", "", False, 0, 0, gathered.rows, *empty[1:]))
-    columns = list(zip(*rows, strict=True))
-    return {name: list(column) for name, column in zip((*KEYS, *NUMBERS), columns, strict=True)}
-
-
-def row_blocks(gathered: GatherResult) -> Iterator[dict[str, list[Any]]]:
-    """What `to_rows` gives, some cells at a time: as Python's own numbers, all of them take far more than the sums."""
-    now = gathered.now
-    yield to_rows(GatherResult(Tallies(), gathered.books, gathered.rows, gathered.dropped, now))
-    part: dict[Cell, Histogram] = {}
-    for cell, histogram in gathered.tallies.cells.items():
-        part[cell] = histogram
-        if sum(len(one.code) for one in part.values()) >= _BLOCK:
-            yield to_rows(GatherResult(Tallies(part), Books(), 0, {}, now))
-            part = {}
-    if part:
-        yield to_rows(GatherResult(Tallies(part), Books(), 0, {}, now))
-
-
-_BLOCK = 1 << 15  # rows of a block
+        yield "book", key.day, *names, key.control, 0, signed, *numbers
+    for reason, number in [*gathered.dropped.items(), ("", gathered.rows)]:
+        yield "dropped" if reason else "rows", 0, reason, "", "", "", False, 0, 0, number, *empty[1:]
 
 
 def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
@@ -317,9 +315,7 @@ def from_rows(columns: Mapping[str, Sequence[Any]], now: float) -> GatherResult:
     Raises:
         DataError: something else.
     """
-    absent = [name for name in (*KEYS, *NUMBERS) if name not in columns]
-    if absent:
-        raise DataError(f"there is no column {absent[0]!r}", where="state")
+    need((*KEYS, *NUMBERS), columns, "state")
     tallies: dict[Cell, list[tuple[int, ...]]] = {}
     books, dropped, count = Books(), Counter[str](), 0
     for kind, when, scene, source, version, snapshot, control, fold, bits, *sums in zip(

@@ -68,18 +68,28 @@ def log_query(
         DataError: a file cannot be read, lacks a column, or has a value of another kind.
         MissingExtra: there is no pyarrow.
     """
+    renamed, used = renamed or {}, set[str]()
     groups: dict[tuple[str, ...], list[str]] = {}
-    used: set[str] = set()
     scratch.mkdir(parents=True, exist_ok=True)
     for number, file in enumerate(files):
-        read = _Parquet(file, kinds, renamed or {}, more)
-        if read.textual:
-            converted = scratch / f"{number:06d}.parquet"
-            used |= write_parquet(file, converted, kinds, renamed or {}, more)
-            read = _Parquet(str(converted), kinds, {}, more)
-        used |= read.used
-        read.need(needed, file)
-        groups.setdefault(tuple(read.columns), []).append(read.file)
+        read, columns = file, None
+        if Path(file).suffix.lower() not in (".csv", ".jsonl"):
+            columns, known = _parquet_columns(file, kinds, renamed, more)
+        if columns is None:
+            read = str(scratch / f"{number:06d}.parquet")
+            known = write_parquet(file, Path(read), kinds, renamed, more)
+            columns, _ = _parquet_columns(read, kinds, {}, more)
+        assert columns is not None
+        used |= known
+        for name in needed:
+            if name not in columns:
+                raise DataError(
+                    f"there is no column {name!r}",
+                    where=file,
+                    mend=f"if it has another name: columns.{name}=NAME",
+                )
+        selected = sorted(f"{sql} AS {_quoted(name)}" for name, sql in columns.items())
+        groups.setdefault(tuple(selected), []).append(read)
     parts = [
         f"SELECT {', '.join(columns)} FROM read_parquet([{', '.join(map(_text, group))}])"
         for columns, group in groups.items()
@@ -87,7 +97,7 @@ def log_query(
     return " UNION ALL BY NAME ".join(parts), used
 
 
-def check_times(connection: Any, view: str, where: str, column: str = "time") -> None:
+def check_times(connection: Any, view: str, where: str) -> None:
     """Refuse a log whose times are no seconds, are of the future, or lie far from all others.
 
     One row a year ahead would make all others a year old, and decay leave nothing of them.
@@ -96,21 +106,19 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
         DataError: it is such a log.
     """
     ((count, late, ahead),) = connection.sql(
-        f"SELECT count({column}), count_if(abs({column}) >= {LATEST}), "
-        f"count_if({column} > {clock.time() + _AHEAD}) FROM {view} WHERE NOT isnan({column})"
+        f"SELECT count(time), count_if(abs(time) >= {LATEST}), "
+        f"count_if(time > {clock.time() + _AHEAD}) FROM {view} WHERE NOT isnan(time)"
     ).fetchall()
     if late:
         raise DataError(
             f"{late:,} of {count:,} times are {NO_SECONDS}",
-            where=f"{where}, column {column!r}",
+            where=f"{where}, column 'time'",
             mend="give seconds since 1970, or timestamps",
         )
     if ahead:
-        raise DataError(
-            f"{ahead:,} of {count:,} times are of the future", where=f"{where}, column {column!r}"
-        )
+        raise DataError(f"{ahead:,} of {count:,} times are of the future", where=f"{where}, column 'time'")
     days = connection.sql(
-        f"SELECT floor({column} / 86400) AS day, count(*) FROM {view} WHERE NOT isnan({column}) "
+        f"SELECT floor(time / 86400) AS day, count(*) FROM {view} WHERE NOT isnan(time) "
         "GROUP BY day ORDER BY day"
     ).fetchall()
     before = 0
@@ -121,7 +129,7 @@ def check_times(connection: Any, view: str, where: str, column: str = "time") ->
             word = "earlier" if strays == before else "later"
             raise DataError(
                 f"{strays:,} of {count:,} times are {after - day:,.0f} days {word} than all others",
-                where=f"{where}, column {column!r}",
+                where=f"{where}, column 'time'",
                 mend="correct those rows or leave them out",
             )
 
@@ -132,49 +140,30 @@ _GAP, _STRAYS = 30, 0.05  # days between a small share of a log and the rest tha
 # -- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-class _Parquet:
-    """One Parquet file: its columns as SQL, or that it has to be read by rows (`textual`)."""
-
-    def __init__(self, file: str, kinds: Mapping[str, Kind], renamed: Renamed, more: bool) -> None:
-        self.file, self.names, self.columns, self.used = file, set[str](), list[str](), set[str]()
-        self.textual = Path(file).suffix.lower() in (".csv", ".jsonl")
-        if self.textual:
-            return
-        arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
-        try:
-            schema = parquet.read_schema(file)
-        except (OSError, ValueError, arrow.ArrowException) as error:
-            raise DataError("cannot be read as Parquet", where=file) from error
-        if len({name.casefold() for name in schema.names}) < len(schema.names):
-            raise DataError("two columns whose names differ in upper case alone, or not at all", where=file)
-        ours = our_names(renamed, schema.names)
-        self.used = {name for name, theirs in renamed.items() if theirs in schema.names}
-        for theirs, kind in zip(schema.names, schema.types, strict=True):
-            name = ours.get(theirs, "")
-            if name in kinds:
-                if name == "time" and is_text(_plain(kind)):
-                    self.textual = True
-                    return
-                sql = _sql(theirs, _plain(kind), kinds[name], f"{file}, row 1, column {theirs!r}")
-            elif name and more and _is_targetable(_plain(kind)):
-                sql = _quoted(theirs)
-            else:
-                continue
-            if name in self.names:
-                raise DataError("it is there twice", where=f"{file}, column {name!r}")
-            self.names.add(name)
-            self.columns.append(f"{sql} AS {_quoted(name)}")
-        self.columns.sort()
-
-    def need(self, names: Sequence[str], file: str) -> None:
-        """Refuse a file that lacks a column."""
-        for name in names:
-            if name not in self.names:
-                raise DataError(
-                    f"there is no column {name!r}",
-                    where=file,
-                    mend=f"if it has another name: columns.{name}=NAME",
-                )
+def _parquet_columns(
+    file: str, kinds: Mapping[str, Kind], renamed: Renamed, more: bool
+) -> tuple[dict[str, str] | None, set[str]]:
+    """SQL of each of our columns, None where a time is text and is read by rows; and the renamed ones it has."""
+    arrow, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
+    try:
+        schema = parquet.read_schema(file)
+    except (OSError, ValueError, arrow.ArrowException) as error:
+        raise DataError("cannot be read as Parquet", where=file) from error
+    if len({name.casefold() for name in schema.names}) < len(schema.names):
+        raise DataError("two columns whose names differ in upper case alone, or not at all", where=file)
+    ours, columns = our_names(renamed, schema.names), dict[str, str]()
+    used = {name for name, theirs in renamed.items() if theirs in schema.names}
+    for theirs, kind in zip(schema.names, map(_plain, schema.types), strict=True):
+        name = ours.get(theirs, "")
+        if name == "time" and name in kinds and is_text(kind):
+            return None, used
+        if name in columns:
+            raise DataError("it is there twice", where=f"{file}, column {name!r}")
+        if name in kinds:
+            columns[name] = _sql(theirs, kind, kinds[name], f"{file}, row 1, column {theirs!r}")
+        elif name and more and _is_targetable(kind):
+            columns[name] = _quoted(theirs)
+    return columns, used
 
 
 def check_renamed(renamed: Renamed, used: set[str]) -> None:

@@ -6,8 +6,8 @@ list equals the served one to the bit, given the snapshot it was served with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from noria.blending.boosting.scoring import ALL, PlanTables, lists, score
 from noria.blending.boosting.slots import Rule, place
 from noria.blending.columns import Candidates, NameColumn
 from noria.blending.logs.candidates import CandidateLog
-from noria.blending.plans.matching import evaluate
 from noria.blending.snapshot import Snapshot
 from noria.core.errors import DataError
 
@@ -82,7 +81,7 @@ def replay(log: CandidateLog, snapshot: Snapshot, size: int) -> ReplayResult:
     r, taken = score(requests.value, requests.mask, blender.tables)
     result = lists(requests.value, requests.mask, requests.start, ALL, blender.tables, size)[:, 0]
     if snapshot.plans.slots:
-        result = _placed(log, snapshot, requests, rows, blender.tables, size)
+        result = _placed(requests, blender.rules(log.columns, len(value), rows), blender.tables, size)
     lost = int((~good).sum())
     dropped = dict(log.dropped) | ({"no value": lost} if lost else {})
     return ReplayResult(requests, rows, blender.tables, blender.plans, size, result, r, taken, dropped)
@@ -116,24 +115,15 @@ def _masks(log: CandidateLog, blender: Blender) -> NDArray[np.uint64]:
     plans = blender.snapshot.plans
     if not any(plan.schedule for plan in plans.plans):
         return blender.masks(log.columns, len(log.score))
-    unscheduled = plans.model_copy(
-        update={"plans": tuple(plan.model_copy(update={"schedule": None}) for plan in plans.plans)}
-    )
-    free = Blender(Snapshot(blender.snapshot.alignment, unscheduled, blender.snapshot.settings))
-    mask = free.masks(log.columns, len(log.score))
-    on = np.zeros(len(log), np.uint64)
-    for number, at in enumerate(log.time.tolist()):
-        active = plans.active(at)
-        on[number] = sum(1 << bit for bit, one in enumerate(active) if one)
-    result: NDArray[np.uint64] = mask & np.repeat(on, np.diff(log.start))
+    on = np.array([plans.active(at) for at in log.time.tolist()], np.bool_)
+    bits = np.where(on, np.uint64(1) << np.arange(len(plans.plans), dtype=np.uint64), np.uint64(0))
+    mask = blender.masks(log.columns, len(log.score), active=np.logical_or.reduce(on, axis=0).tolist())
+    result: NDArray[np.uint64] = mask & np.repeat(np.bitwise_or.reduce(bits, axis=1), np.diff(log.start))
     return result
 
 
-def _placed(
-    log: CandidateLog, snapshot: Snapshot, requests: Requests, rows: Ints, tables: PlanTables, size: int
-) -> Ints:
+def _placed(requests: Requests, rules: Sequence[Rule], tables: PlanTables, size: int) -> Ints:
     """[requests, K] lists with their slot rules kept."""
-    about = [evaluate(rule.targeting, log.columns, len(log.score))[rows] for rule in snapshot.plans.slots]
     result = np.full((len(requests), size), -1, np.int64)
     for number in range(len(requests)):
         first, end = requests.start[number : number + 2].tolist()
@@ -143,10 +133,6 @@ def _placed(
         order = lists(
             requests.value[one], requests.mask[one], np.array([0, end - first]), ALL, tables, end - first
         )[0, 0]
-        rules = [
-            Rule(flags[one], rule.gap, rule.at_most, rule.first, rule.run)
-            for flags, rule in zip(about, snapshot.plans.slots, strict=True)
-        ]
-        kept = order[place(order, rules, size)] + first
+        kept = order[place(order, [replace(rule, about=rule.about[one]) for rule in rules], size)] + first
         result[number, : len(kept)] = kept
     return result

@@ -7,7 +7,10 @@ targeted on, so that the request can be ranked again exactly.
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from typing import Literal, TypeAlias
+
+from noria.core.errors import DataError
 
 Kind: TypeAlias = Literal["string", "float64", "time", "int64", "uint64", "bool"]
 
@@ -37,6 +40,7 @@ ACCOUNTED = ("value", "mask", "guard", "total", "snapshot")
 NEEDED = {
     "exposures": ("request", "item", "time", "source", "score"),
     "outcomes": ("request", "item", "watch"),
+    "candidates": ("request", "item", "source", "score"),
 }
 """Columns that no log of the kind may lack."""
 
@@ -60,3 +64,14 @@ CANDIDATES: dict[str, Kind] = {
     "score": "float64",
 }
 """One row a candidate of a sampled request, in the request's order; further columns are what plans are targeted on."""
+
+
+def need(names: Iterable[str], known: Container[str], where: str) -> None:
+    """Refuse columns of which one is absent.
+
+    Raises:
+        DataError: it is.
+    """
+    for name in names:
+        if name not in known:
+            raise DataError(f"there is no column {name!r}", where=where)

@@ -8,7 +8,7 @@ common: raise all of them and nothing is seen. This is how boosts race upwards, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -112,40 +112,37 @@ class FunctionScore(Legacy):
         hits = [evaluate(parse(when), columns, rows) for _, when, _ in self.functions]
         weights = [weight for _, _, weight in self.functions]
         factor = np.minimum(self._factor(hits, weights, rows), self.max_boost)
-        match self.boost_mode:
-            case "multiply":
-                z = score * factor
-            case "replace":
-                z = factor
-            case "sum":
-                z = score + factor
-            case "avg":
-                z = (score + factor) / 2
-            case "max":
-                z = np.maximum(score, factor)
-            case "min":
-                z = np.minimum(score, factor)
+        modes: dict[BoostMode, Callable[[Floats, Floats], Floats]] = {
+            "multiply": np.multiply,
+            "replace": lambda _, factor: factor,
+            "sum": np.add,
+            "avg": lambda score, factor: (score + factor) / 2,
+            "max": np.maximum,
+            "min": np.minimum,
+        }
+        z = modes[self.boost_mode](score, factor)
         return np.where(z < self.min_score, -np.inf, z)
 
     def _factor(self, hits: Sequence[NDArray[np.bool_]], weights: Sequence[float], rows: int) -> Floats:
         """One where nothing matches, as in Elasticsearch."""
-        table = np.stack(hits, axis=1) if hits else np.zeros((rows, 0), np.bool_)
-        values = np.array(weights)
-        none = ~table.any(axis=1)
-        if not len(values) or self.score_mode == "avg":
+        if not hits or self.score_mode == "avg":
             return np.ones(rows)  # constants weigh their average themselves, so that it is one
-        match self.score_mode:
-            case "multiply":
-                result = np.where(table, values, 1.0).prod(axis=1)
-            case "first":
-                result = values[table.argmax(axis=1)]
-            case "sum":
-                result = np.where(table, values, 0.0).sum(axis=1)
-            case "max":
-                result = np.where(table, values, -np.inf).max(axis=1)
-            case "min":
-                result = np.where(table, values, np.inf).min(axis=1)
-        return np.where(none, 1.0, result)
+        table, values = np.stack(hits, axis=1), np.array(weights)
+        if self.score_mode == "first":
+            result = values[table.argmax(axis=1)]
+        else:
+            operation, nothing = _OPERATIONS[self.score_mode]
+            result = operation.reduce(np.where(table, values, nothing), axis=1)
+        return np.where(table.any(axis=1), result, 1.0)
+
+
+_OPERATIONS: dict[str, tuple[np.ufunc, float]] = {
+    "multiply": (np.multiply, 1.0),
+    "sum": (np.add, 0.0),
+    "max": (np.maximum, -np.inf),
+    "min": (np.minimum, np.inf),
+}
+"""Operations of score modes, and what they take for a function that does not match."""
 
 
 def read_legacy(path: Path) -> Legacy:

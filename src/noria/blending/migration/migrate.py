@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import Requests, values_of
+from noria.blending.accounting.attribution import Requests, sums_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists, score, top
 from noria.blending.pricing.solving import Goal, Solution, solve
 from noria.core.errors import DataError
@@ -90,7 +90,7 @@ def migrate(
     new = lists(requests.value, requests.mask, requests.start, ALL, solved.tables, size)[:, 0]
     r, _ = score(requests.value, requests.mask, solved.tables)
     codes = np.zeros(len(requests.value), np.int64) if sources is None else sources
-    values = [values_of(requests.value, rows).sum(axis=1) for rows in (old, new)]
+    values = [sums_of(requests.value, rows) for rows in (old, new)]
     return Migration(
         solved,
         (before, exposures_of(requests, new, plans)),

@@ -16,7 +16,7 @@ from noria.core.errors import DataError
 Flags: TypeAlias = "NDArray[np.bool_]"
 
 
-_Answer: TypeAlias = "tuple[Flags, Flags]"  # where it is true, where it is false; elsewhere it is unknown
+_Answer: TypeAlias = "NDArray[np.int8]"  # 1 where it is true, −1 where it is false, 0 where it is unknown
 
 _OPERATORS: dict[str, Callable[..., Flags]] = {
     "==": np.equal,
@@ -57,37 +57,29 @@ def evaluate(expression: Expression, columns: Mapping[str, Column], rows: int) -
             return (
                 result & ~np.isnan(left) if operator == "!=" else result
             )  # other tests of NaN are never true
-    return _answer(expression, columns, rows)[0]
+    return _answer(expression, columns, rows) > 0
 
 
 def _answer(expression: Expression, columns: Mapping[str, Column], rows: int) -> _Answer:
     if isinstance(expression, Both):
-        answers = [_answer(part, columns, rows) for part in expression.parts]
-        if expression.either:
-            answers = [(no, yes) for yes, no in answers]
-        yes, no = answers[0]
-        for more_yes, more_no in answers[1:]:
-            yes, no = yes & more_yes, no | more_no
-        return (no, yes) if expression.either else (yes, no)
+        parts = [_answer(part, columns, rows) for part in expression.parts]
+        return functools.reduce(np.maximum if expression.either else np.minimum, parts)
     if isinstance(expression, Not):
-        yes, no = _answer(expression.inner, columns, rows)
-        return no, yes
+        return -_answer(expression.inner, columns, rows)
     if isinstance(expression, Flag):
         return _flag(expression.operand, columns, rows)
     if isinstance(expression, Compare):
         return _compare(expression, columns, rows)
     column = columns.get(expression.column)
     if isinstance(expression, Missing):
-        lost = np.ones(rows, np.bool_) if column is None else _missing(column)
-        return lost, ~lost
+        return _told(np.ones(rows, np.bool_) if column is None else _missing(column))
     if column is None:
-        return _unknown(rows)
+        return np.zeros(rows, np.int8)
     if isinstance(expression, Has):
         if not isinstance(column, NameLists):
             raise _kind(expression.column, "lists of names")
-        hit, known = _listed(column, expression.name), ~_missing(column)
-        return hit & known, known & ~hit
-    if isinstance(expression.values[0], str):
+        hit = _listed(column, expression.name)
+    elif isinstance(expression.values[0], str):
         if not isinstance(column, NameColumn):
             raise _kind(expression.column, "names")
         hit = _by_name(column, [name in expression.values for name in column.names])
@@ -95,26 +87,25 @@ def _answer(expression: Expression, columns: Mapping[str, Column], rows: int) ->
         if not isinstance(column, np.ndarray) or column.dtype != np.float64:
             raise _kind(expression.column, "numbers")
         hit = np.isin(column, np.array(expression.values))
-    known = ~_missing(column)
-    return hit & known, known & ~hit
+    return _told(hit, ~_missing(column))
 
 
 def _flag(operand: Operand, columns: Mapping[str, Column], rows: int) -> _Answer:
     if not isinstance(operand, Name):
-        return _sure(np.full(rows, bool(operand)))
+        return _told(np.full(rows, bool(operand)))
     column = columns.get(operand.name)
     if column is None:
-        return _unknown(rows)
+        return np.zeros(rows, np.int8)
     if not isinstance(column, np.ndarray) or not _is_flags(column):
         raise _kind(operand.name, "flags")
-    return column == 1, column == 0  # −1 is missing
+    return _told(column == 1, ~_missing(column))
 
 
 def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer:
     left = columns.get(test.column)
     other = columns.get(test.other.name) if isinstance(test.other, Name) else test.other
     if left is None or other is None:
-        return _unknown(rows)
+        return np.zeros(rows, np.int8)
     if isinstance(left, NameColumn):
         if test.operator not in ("==", "!="):
             raise DataError(
@@ -122,11 +113,9 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
             )
         if isinstance(other, str):
             hit = _by_name(left, [name == other for name in left.names])
-            known = left.codes >= 0
         elif isinstance(other, NameColumn):
             place = {name: code for code, name in enumerate(other.names)}
-            hit = np.array([*(place.get(name, -2) for name in left.names), -2])[left.codes] == other.codes
-            known = (left.codes >= 0) & (other.codes >= 0)
+            hit = left.codes_in(place) == other.codes
         else:
             raise _kind(test.column, "numbers")
         if test.operator == "!=":
@@ -138,9 +127,8 @@ def _compare(test: Compare, columns: Mapping[str, Column], rows: int) -> _Answer
         if isinstance(other, NameColumn | NameLists | str) or (wanted == "flags") != _is_flags(other):
             raise _kind(test.column, "names" if isinstance(other, str | NameColumn) else _opposite(wanted))
         hit = _OPERATORS[test.operator](left, other)
-        unknown = np.isnan if wanted == "numbers" else np.signbit
-        known = ~(unknown(np.asarray(left, float)) | unknown(np.asarray(other, float)))
-    return hit & known, known & ~hit
+    known = ~_missing(left)
+    return _told(hit, known if isinstance(other, str | float | int) else known & ~_missing(other))
 
 
 def _is_flags(value: NDArray[Any] | float | bool) -> bool:
@@ -184,12 +172,10 @@ def _missing(column: Column) -> Flags:
     return np.isnan(column) if column.dtype == np.float64 else column < 0
 
 
-def _sure(hits: Flags) -> _Answer:
-    return hits, ~hits
-
-
-def _unknown(rows: int) -> _Answer:
-    return np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+def _told(hit: Flags, known: Flags | None = None) -> _Answer:
+    """Answers from where a test holds and where it can be said."""
+    result: _Answer = np.where(hit, np.int8(1), np.int8(-1))
+    return result if known is None else result * known
 
 
 def _kind(column: str, wanted: str) -> DataError:

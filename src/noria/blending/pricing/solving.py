@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from noria.blending.accounting.attribution import Requests, values_of
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
+from noria.blending.plans.plans import Plan
+from noria.core.errors import ConfigError
 
 Floats = NDArray[np.float64]
 
@@ -266,8 +268,10 @@ def frontier(
     """
     result = []
     now = tables
-    base = solve(requests, _without(tables, goal), size, others, tolerance=tolerance) if others else None
-    _, free = reached(requests, base.tables if base else _without(tables, goal), size, [goal])
+    base = _without(tables, [goal.plan])
+    if others:
+        base = solve(requests, base, size, others, tolerance=tolerance).tables
+    _, free = reached(requests, base, size, [goal])
     scale = _Search(requests, tables, size, [goal], 1).scale[0]
     for share in sorted(shares):
         wanted = [replace(goal, amount=share * scale), *others]
@@ -285,7 +289,41 @@ def frontier(
     return result
 
 
-def _without(tables: PlanTables, goal: Goal) -> PlanTables:
+def _without(tables: PlanTables, bits: Sequence[int]) -> PlanTables:
     weight, bias = tables.weight.copy(), tables.bias.copy()
-    weight[goal.plan] = bias[goal.plan] = 0.0
+    weight[list(bits)] = bias[list(bits)] = 0.0
     return tables.repriced(weight, bias)
+
+
+# -- targets of a plan file ------------------------------------------------------------------------------------------
+
+
+def goal_of(bit: int, plan: Plan, places: int, free: float, daily: float | None) -> Goal:
+    """The goal over some requests that a plan's target comes to.
+
+    Args:
+        bit: bit of the plan.
+        plan: plan that has a target.
+        places: exposures of all the requests.
+        free: value of their lists without the plans that have targets.
+        daily: exposures a day of all traffic, for targets a day.
+
+    Raises:
+        ConfigError: a target a day, and no `daily`.
+    """
+    target = plan.target
+    assert target is not None
+    if target.is_share:
+        return Goal(bit, target.amount * (places if target.moves == "bias" else free), target.moves)
+    if daily is None:
+        raise ConfigError(
+            f"plan {plan.id!r} has a target a day",
+            where="--daily-exposures",
+            mend="say how many exposures a day there are in all",
+        )
+    return Goal(bit, target.amount * places / daily, target.moves)
+
+
+def free_value(requests: Requests, tables: PlanTables, size: int, bits: Sequence[int]) -> float:
+    """Σ y of the lists with some plans at no boost."""
+    return reached(requests, _without(tables, bits), size, [])[1]

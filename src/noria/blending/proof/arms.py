@@ -5,14 +5,15 @@ Every arm of a seed shares the world, its outcomes and the alignment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import Displacement, Requests, displace, lift, values_of
-from noria.blending.accounting.returns import PlanReturn, plan_returns, worst_plan
+from noria.blending.accounting.attribution import Requests, displace, lift, sums_of, values_of
+from noria.blending.accounting.returns import plan_returns, worst_plan
 from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
 from noria.blending.boosting.scoring import ALL, PlanTables, hits, lists
@@ -21,8 +22,7 @@ from noria.blending.migration.legacy import Multipliers
 from noria.blending.migration.migrate import aligned_after, exposures_of, legacy_lists, migrate
 from noria.blending.pricing.solving import Goal, Solution, reached, solve
 from noria.blending.snapshot import Snapshot
-from noria.blending.world.history import aligned, outcomes
-from noria.blending.world.world import BAD, PLANS, SOURCES, World, make_world, world_plans
+from noria.blending.world.world import PLANS, SOURCES, World, aligned, make_world, outcomes, world_plans
 from noria.core.statistics.intervals import paired_difference
 
 Floats = NDArray[np.float64]
@@ -69,7 +69,10 @@ def run_aligners(
         past = make_world(rng, requests=history, powers=powers)
         world = make_world(rng, requests=requests, powers=powers)
         tallies = outcomes(past, rng, OUTCOME_SHARE)
-        scaled = {"hand-set weights": world.score, "min-max": _min_max(world)}
+        scaled = {
+            "hand-set weights": world.score,
+            "min-max": min_max(world.score, world.source.codes, world.start),
+        }
         rates = {"raw": [_rate(world, world.score)], "oracle": [_rate(world, world.truth)]}
         for arm, settings in tried[name].items():
             keys = [
@@ -92,13 +95,19 @@ def run_world(seed: int, requests: int, history: int) -> dict[str, Any]:
     blender = Blender(Snapshot.of(alignment, world_plans()))
     mask = blender.masks(world.columns, len(y))
     pool = Requests(y, mask, world.start)
-    free = PlanTables.idle(len(PLANS))
-    natural, _ = reached(pool, free, SIZE, [Goal(p, 0) for p in range(len(PLANS))])
+    free, names = PlanTables.idle(len(PLANS)), [name for name, _ in PLANS]
+    goals = natural_goals(pool, len(PLANS), SIZE, 2.0)
+    columns = {"truth": world.truth, "value": y}
+
+    def worth(rows: Ints) -> dict[str, float]:
+        completions, gain = per_place(world.truth, rows), per_place(world.gain, rows)
+        return {"completions": completions, "gain": gain, "both": completions + gain}
+
     return {
-        "no plans": _list_figures(world, pool, shown(pool, free)),
-        "product": product_against_linear(world, pool, 2 * natural),
-        "legacy": legacy_against_linear(world, pool, alignment),
-        "plans": attribution_figures(world, pool, 2 * natural, seed),
+        "no plans": list_figures(columns, shown(pool, free)),
+        "product": product_against_linear(pool, goals, SIZE, columns),
+        "legacy": legacy_against_linear(world, pool, alignment, columns),
+        "plans": attribution_figures(pool, goals, SIZE, names, world.gain, worth, seed),
     }
 
 
@@ -113,37 +122,39 @@ def shown(pool: Requests, tables: PlanTables, size: int = SIZE) -> Ints:
     return lists(pool.value, pool.mask, pool.start, ALL, tables, size)[:, 0]
 
 
-def product_against_linear(world: World, pool: Requests, amounts: Floats) -> dict[str, Any]:
+def natural_goals(pool: Requests, plans: int, size: int, factor: float) -> list[Goal]:
+    """Goals of so many times the exposures that each plan has without boosts."""
+    natural, _ = reached(pool, PlanTables.idle(plans), size, [Goal(p, 0) for p in range(plans)])
+    return [Goal(p, factor * amount) for p, amount in enumerate(natural)]
+
+
+def product_against_linear(
+    pool: Requests, goals: Sequence[Goal], size: int, columns: Mapping[str, Floats]
+) -> dict[str, Any]:
     """A product of boosts tuned to exposures, and the linear form at the very exposures that it reaches.
 
     A product is linear in the logarithm of the value, so the same solver tunes both.
     """
-    goals = [Goal(p, amount) for p, amount in enumerate(amounts)]
-    theirs, mine, record = tuned_product(pool, goals, SIZE)
-    return record | {
-        "product": _list_figures(world, pool, theirs),
-        "linear": _list_figures(world, pool, mine),
-        "over requests": over_requests(world, pool, mine, theirs),
-    }
-
-
-def tuned_product(pool: Requests, goals: Sequence[Goal], size: int) -> tuple[Ints, Ints, dict[str, float]]:
-    """Lists of a product of boosts tuned to goals, of the linear form at its shares, and checks of both."""
-    free = PlanTables.idle(len(goals))
     product = Requests(np.log(np.maximum(pool.value, 1e-12)), pool.mask, pool.start)
-    tuned = solve(product, free, size, goals, rounds=ROUNDS)
+    tuned = solve(product, PlanTables.idle(len(goals)), size, goals, rounds=ROUNDS)
     theirs = shown(product, tuned.tables, size)
     ours, gap = at_shares(pool, theirs, len(goals), size)
     mine = shown(pool, ours.tables, size)
-    missed = float(tuned.missed.max(initial=0.0))
-    return theirs, mine, {"missed": missed, "gap": gap, "certificate": certificate(pool, ours, theirs, mine)}
+    return {
+        "missed": float(tuned.missed.max(initial=0.0)),
+        "gap": gap,
+        "certificate": certificate(pool, ours, theirs, mine),
+        "product": list_figures(columns, theirs),
+        "linear": list_figures(columns, mine),
+        "over requests": over_requests(columns, mine, theirs),
+    }
 
 
-def over_requests(world: World, pool: Requests, ours: Ints, theirs: Ints) -> dict[str, list[float]]:
+def over_requests(columns: Mapping[str, Floats], ours: Ints, theirs: Ints) -> dict[str, list[float]]:
     """Gain of a place over one of other lists of the same requests, with its 95 % interval."""
     result = {}
-    for name, column in (("truth", world.truth), ("value", pool.value)):
-        sides = [values_of(column, rows).sum(axis=1) / rows.shape[1] for rows in (ours, theirs)]
+    for name, column in columns.items():
+        sides = [sums_of(column, rows) / rows.shape[1] for rows in (ours, theirs)]
         gap = paired_difference(*sides)
         result[name] = [gap.effect, gap.low, gap.high]
     return result
@@ -161,11 +172,13 @@ def certificate(pool: Requests, solved: Solution, theirs: Ints, mine: Ints) -> f
     """Σ y + Σ λ · exposures of ours less that of other lists, the least over requests: never below zero."""
     shares = [hits(pool.mask, p) for p in range(len(solved.tables))]
     priced = pool.value + sum(price * hit for price, hit in zip(solved.tables.bias, shares, strict=True))
-    ours, others = (values_of(priced, rows).sum(axis=1) for rows in (mine, theirs))
+    ours, others = (sums_of(priced, rows) for rows in (mine, theirs))
     return float((ours - others).min())
 
 
-def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) -> dict[str, Any]:
+def legacy_against_linear(
+    world: World, pool: Requests, alignment: Alignment, columns: Mapping[str, Floats]
+) -> dict[str, Any]:
     """A pile-up of multipliers, and the linear form that keeps the shares of every plan and source."""
     table = Multipliers.model_validate(
         {
@@ -194,9 +207,9 @@ def legacy_against_linear(world: World, pool: Requests, alignment: Alignment) ->
         "certificate": certificate(wide, result.solved, old, new),
         "boosts": _magnitudes(world, pool, z, legacy, old)
         | {"linear": float(result.boosted[1].sum()) / old.size},
-        "legacy": _list_figures(world, pool, old),
-        "linear": _list_figures(world, pool, new),
-        "over requests": over_requests(world, pool, new, old),
+        "legacy": list_figures(columns, old),
+        "linear": list_figures(columns, new),
+        "over requests": over_requests(columns, new, old),
     }
 
 
@@ -216,72 +229,55 @@ def _magnitudes(world: World, pool: Requests, z: Floats, legacy: Floats, rows: I
     }
 
 
-def attribution_figures(world: World, pool: Requests, amounts: Floats, seed: int) -> dict[str, Any]:
-    """Plans at twice their natural exposures: the bound on every request, and the plan of the worst return removed."""
-    goals = [Goal(p, a) for p, a in enumerate(amounts)]
-    empty = PlanTables.idle(len(PLANS))
-    solved = solve(pool, empty, SIZE, goals)
-    result = displace(pool, solved.tables, SIZE)
-    gains, _ = lift(pool, result, world.gain)
-    names = [name for name, _ in PLANS]
-    returns, worst = judged_plans(result, gains, names, seed)
-    judged = result.take(np.arange(1, world.requests, 2))
-    whole = _worth(world, judged.lists)
-    removed = [_worth(world, judged.without[:, p]) for p in range(len(PLANS))]
-    others = [removed[p] for p in range(len(PLANS)) if p != worst]
+def attribution_figures(
+    pool: Requests,
+    goals: Sequence[Goal],
+    size: int,
+    plans: Sequence[str],
+    gain: Floats,
+    worth: Callable[[Ints], dict[str, float]],
+    seed: int,
+) -> dict[str, Any]:
+    """Plans at their goals: the bound on every request, and the plan of the worst return removed.
+
+    Returns are measured over every other request; what removing a plan is worth is judged on the rest.
+    """
+    solved = solve(pool, PlanTables.idle(len(plans)), size, goals)
+    result = displace(pool, solved.tables, size)
+    half = np.arange(0, len(pool), 2)
+    gains, generator = lift(pool, result, gain)[0][half], np.random.default_rng([seed, 3])
+    returns = plan_returns(result.take(half), plans, gains, generator=generator, resamples=400)
+    worst = worst_plan(returns)
+    assert worst is not None
+    judged = result.take(np.arange(1, len(pool), 2))
+    whole = worth(judged.lists)
+    removed = [worth(judged.without[:, p]) for p in range(len(plans))]
+    others = [one for p, one in enumerate(removed) if p != worst]
+    bad = (result.regret < -1e-9) | (result.regret > result.bound + 1e-9)
     return {
-        "violations": violations(result),
+        "violations": int(bad.sum()),
         "checked": int(result.regret.size),
         "regret": float(result.regret.sum()),
         "bound": float(result.bound.sum()),
-        "worst": names[worst],
-        "worst is bad": names[worst] in BAD,
+        "worst": plans[worst],
         "all plans": whole,
         "without the worst": removed[worst],
         "without another": {key: float(np.mean([one[key] for one in others])) for key in whole},
         "returns": {
-            plan.plan: {
-                "price": 1000 * plan.spend / plan.exposures if plan.exposures else None,
-                "share": plan.exposures / (result.lists.size / 2),
-                "roi": None if plan.roi is None else [plan.roi.effect, plan.roi.low, plan.roi.high],
-                "retire": plan.retire,
-            }
+            plan.plan: None if plan.roi is None else [plan.roi.effect, plan.roi.low, plan.roi.high]
             for plan in returns
         },
     }
 
 
-def judged_plans(
-    result: Displacement, gains: Floats, plans: Sequence[str], seed: int
-) -> tuple[list[PlanReturn], int]:
-    """Returns over every other request, and the plan with the worst; what that is worth is judged on the rest."""
-    half = np.arange(0, len(gains), 2)
-    generator = np.random.default_rng([seed, 3])
-    returns = plan_returns(result.take(half), plans, gains[half], generator=generator, resamples=400)
-    worst = worst_plan(returns)
-    assert worst is not None
-    return returns, worst
+def per_place(column: Floats, rows: Ints) -> float:
+    """Mean of a column over the places of lists."""
+    return float(values_of(column, rows).sum()) / max(1, int((rows >= 0).sum()))
 
 
-def violations(result: Displacement, slack: float = 1e-9) -> int:
-    """Requests and plans on which 0 ≤ regret ≤ bound does not hold."""
-    return int(((result.regret < -slack) | (result.regret > result.bound + slack)).sum())
-
-
-def _worth(world: World, rows: Ints) -> dict[str, float]:
-    """True completions, gains, and both, a place of lists."""
-    places = max(1, int((rows >= 0).sum()))
-    truth, gain = (float(values_of(column, rows).sum()) / places for column in (world.truth, world.gain))
-    return {"completions": truth, "gain": gain, "both": truth + gain}
-
-
-def _list_figures(world: World, pool: Requests, rows: Ints) -> dict[str, float]:
-    """True completions and values, a place of lists."""
-    places = max(1, int((rows >= 0).sum()))
-    return {
-        "truth": float(values_of(world.truth, rows).sum()) / places,
-        "value": float(values_of(pool.value, rows).sum()) / places,
-    }
+def list_figures(columns: Mapping[str, Floats], rows: Ints) -> dict[str, float]:
+    """Means of columns over the places of lists."""
+    return {name: per_place(column, rows) for name, column in columns.items()}
 
 
 def _rate(world: World, key: Floats) -> float:
@@ -291,16 +287,12 @@ def _rate(world: World, key: Floats) -> float:
     return float(np.take_along_axis(truth, best, axis=1).mean())
 
 
-def _min_max(world: World) -> Floats:
+def min_max(score: Floats, source: NDArray[Any], start: Ints) -> Floats:
     """Scores of each source and request brought to [0, 1], as search engines' normalisation does."""
-    result = np.empty(len(world.score))
-    table = world.score.reshape(world.requests, world.candidates)
-    codes = world.source.codes.reshape(world.requests, world.candidates)
-    out = result.reshape(world.requests, world.candidates)
-    for code in range(len(SOURCES)):
-        mine = codes == code
-        low = np.where(mine, table, np.inf).min(axis=1, keepdims=True)
-        high = np.where(mine, table, -np.inf).max(axis=1, keepdims=True)
-        scaled = (table - low) / np.maximum(high - low, 1e-300)
-        out[mine] = scaled[mine]
+    result = np.empty(len(score))
+    for first, end in itertools.pairwise(start.tolist()):
+        for code in np.unique(source[first:end]):
+            mine = first + np.flatnonzero(source[first:end] == code)
+            low, high = score[mine].min(), score[mine].max()
+            result[mine] = (score[mine] - low) / (high - low) if high > low else 1.0
     return result

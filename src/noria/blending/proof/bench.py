@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CANDIDATES, PLANS, PLACES = 500, 10, 50
 SCORES = 10_000_000
 EXPOSURES = 5_000_000
+CALLS = 2000
+"""Rankings of a turn."""
 
 
 def benchmarks(*, rounds: int = 8) -> Benchmark:
@@ -41,7 +43,7 @@ def ranking(rounds: int) -> list[Row]:
     """
     from noria.blending.boosting.scoring import PlanTables, members, ranked
     from noria.blending.compiled import kernels
-    from noria.core.proofs.bench import Row
+    from noria.core.proofs.bench import Row, alternate
 
     rng = np.random.default_rng(0)
     y = rng.random(CANDIDATES)
@@ -76,8 +78,10 @@ def ranking(rounds: int) -> list[Row]:
         (f"ranking {CANDIDATES} candidates, {PLANS} plans, top {PLACES} ({how})", numpy, 3.0),
         (f"the same from the plans' bit masks ({how})", numpy_of_masks, 3.0),
     ):
-        mine, theirs = _alternating(ours, peer, turns=rounds, calls=2000)
-        rows.append(Row.of(name, "numpy", "us", mine, theirs, better="lower", goal=goal))
+        # Processor time: other processes do not count.
+        timing = alternate(_many(ours), _many(peer), rounds=rounds, clock=time.process_time)
+        sides = [[1e6 * seconds / CALLS for seconds in side] for side in (timing.ours, timing.theirs)]
+        rows.append(Row.of(name, "numpy", "us", *sides, better="lower", goal=goal))
     return rows
 
 
@@ -197,20 +201,14 @@ def books(rounds: int) -> list[Row]:
     return rows
 
 
-def _alternating(
-    ours: Callable[[], Any], theirs: Callable[[], Any], *, turns: int, calls: int
-) -> tuple[list[float], list[float]]:
-    """Microseconds of processor time a call, one figure of each side a turn: other processes do not count."""
-    sides: list[tuple[Callable[[], Any], list[float]]] = [(ours, []), (theirs, [])]
-    for side, _ in sides:
-        side()
-    for turn in range(turns):
-        for side, times in sides if turn % 2 == 0 else sides[::-1]:
-            began = time.process_time()
-            for _ in range(calls):
-                side()
-            times.append(1e6 * (time.process_time() - began) / calls)
-    return sides[0][1], sides[1][1]
+def _many(call: Callable[[], Any]) -> Callable[[], None]:
+    """So many calls as one turn."""
+
+    def turn() -> None:
+        for _ in range(CALLS):
+            call()
+
+    return turn
 
 
 SECTIONS: list[Callable[[int], list[Row]]] = [ranking, isotonic, books, memory_rows, service_rows]

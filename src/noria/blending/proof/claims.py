@@ -36,6 +36,7 @@ from noria.blending.proof.films import (
     OVERLAP,
     run_movielens,
 )
+from noria.blending.world.world import BAD
 from noria.core.proofs.arms import TRIES, Arm, best_candidate, candidates
 
 if TYPE_CHECKING:
@@ -117,15 +118,7 @@ def tune_aligners(context: ProofContext, budget: tuple[int, int]) -> dict[str, d
     found = context.map(
         run_aligners, {f"tuning, seed {s}": (s, *budget, tried) for s in TUNING}, label="tuning"
     )
-    return {
-        name: {
-            arm: settings[
-                best_candidate(list(zip(*(one[name][arm] for one in found), strict=True)), "higher")
-            ]
-            for arm, settings in arms.items()
-        }
-        for name, arms in tried.items()
-    }
+    return {name: _best(arms, [one[name] for one in found]) for name, arms in tried.items()}
 
 
 def tune_films(context: ProofContext) -> dict[str, Settings]:
@@ -134,10 +127,15 @@ def tune_films(context: ProofContext) -> dict[str, Settings]:
     found = context.map(
         run_movielens, {f"tuning on films, seed {s}": (s, tried, True) for s in TUNING}, label="tuning"
     )
+    return _best(tried, [one["hit rate"] for one in found])
+
+
+def _best(
+    tried: Mapping[str, Sequence[Settings]], rates: Sequence[Mapping[str, Sequence[float]]]
+) -> dict[str, Settings]:
+    """The setting of each arm with the highest rate over the tuning seeds."""
     return {
-        arm: settings[
-            best_candidate(list(zip(*(one["hit rate"][arm] for one in found), strict=True)), "higher")
-        ]
+        arm: settings[best_candidate(list(zip(*(one[arm] for one in rates), strict=True)), "higher")]
         for arm, settings in tried.items()
     }
 
@@ -199,43 +197,37 @@ def column(results: Sequence[Found], *path: str) -> list[float]:
     return values
 
 
-Row = tuple[str, str, str, str, str, str, str]
-"""Id, statement, metric, subject, baseline, and dotted paths to the numbers of both in a seed's result."""
+Row = tuple[str, str, str, str, str, str]
+"""Id, statement, metric, subject, baseline, and the dotted path to an arm's number in a seed's result."""
 
 TOP = f"true completions a place, top {SIZE}"
 PLACE = "true completions a place"
 HITS = f"share of the top {FILM_SIZE} rated 4 or more"
 OTHERS = "on requests that the return was not measured on"
 
-
-def _alignment(name: str, statement: str, world: str, subject: str, baseline: str) -> Row:
-    metric = f"{TOP}, {'scores in proportion' if world == 'proportional' else 'distorted scores'}"
-    return name, statement, metric, subject, baseline, f"{world}.{subject}", f"{world}.{baseline}"
-
-
 ALIGNMENT: dict[str, tuple[Row, ...]] = {
     "proportional": (
-        _alignment(
+        (
             "aligned-over-raw",
             "Aligned values rank mixed sources better than raw scores",
-            *("proportional", "mean", "raw"),
+            *(f"{TOP}, scores in proportion", "mean", "raw", "proportional.{}"),
         ),
-        _alignment(
+        (
             "aligned-over-weights",
             "Aligned values rank mixed sources better than scores with tuned weights",
-            *("proportional", "mean", "hand-set weights"),
+            *(f"{TOP}, scores in proportion", "mean", "hand-set weights", "proportional.{}"),
         ),
-        _alignment(
+        (
             "aligned-over-min-max",
             "Aligned values rank mixed sources better than min-max a request with tuned weights",
-            *("proportional", "mean", "min-max"),
+            *(f"{TOP}, scores in proportion", "mean", "min-max", "proportional.{}"),
         ),
     ),
     "distorted": (
-        _alignment(
+        (
             "isotonic-where-distorted",
             "Where models are distorted, isotonic alignment beats mean scaling",
-            *("distorted", "isotonic", "mean"),
+            *(f"{TOP}, distorted scores", "isotonic", "mean", "distorted.{}"),
         ),
     ),
 }
@@ -243,53 +235,50 @@ WORLD: tuple[Row, ...] = (
     (
         "legacy-truth",
         "Against a pile-up that nobody tunes, at its shares, true completions are higher",
-        *(PLACE, "linear", "legacy", "legacy.linear.truth", "legacy.legacy.truth"),
+        *(PLACE, "linear", "legacy", "legacy.{}.truth"),
     ),
     (
         "product-truth",
         "Against a fully tuned product, at its shares, true completions are higher",
-        *(PLACE, "linear", "product", "product.linear.truth", "product.product.truth"),
+        *(PLACE, "linear", "product", "product.{}.truth"),
     ),
     (
         "retire",
         "Removing the plan with the worst return raises true completions",
-        *(f"{PLACE}, {OTHERS}", "without the worst", "all plans"),
-        *("plans.without the worst.completions", "plans.all plans.completions"),
+        *(f"{PLACE}, {OTHERS}", "without the worst", "all plans", "plans.{}.completions"),
     ),
     (
         "retire-over-another",
         "Removing it raises completions and gains together more than removing another plan",
-        *(f"true completions and gains a place, {OTHERS}", "without the worst", "without another"),
-        *("plans.without the worst.both", "plans.without another.both"),
+        f"true completions and gains a place, {OTHERS}",
+        *("without the worst", "without another", "plans.{}.both"),
     ),
 )
 FILMS: tuple[Row, ...] = (
     (
         "films-raw",
         "MovieLens: aligned values rank two models' films better than raw scores",
-        *(HITS, "auto", "raw", "hit rate.auto", "hit rate.raw"),
+        *(HITS, "auto", "raw", "hit rate.{}"),
     ),
     (
         "films-min-max",
         "MovieLens: aligned values rank them better than min-max a request with a tuned weight",
-        *(HITS, "auto", "min-max", "hit rate.auto", "hit rate.min-max"),
+        *(HITS, "auto", "min-max", "hit rate.{}"),
     ),
     (
         "films-hits",
         "MovieLens: at a tuned product's shares the linear form hits more",
-        *(HITS, "linear", "product", "forms.linear.hits", "forms.product.hits"),
+        *(HITS, "linear", "product", "forms.{}.hits"),
     ),
     (
         "films-retire",
         "MovieLens: removing the plan with the worst return raises hits",
-        *(f"{HITS}, {OTHERS}", "without the worst", "all plans"),
-        *("plans.without the worst", "plans.all plans"),
+        *(f"{HITS}, {OTHERS}", "without the worst", "all plans", "plans.{}.hits"),
     ),
     (
         "films-retire-over-another",
         "MovieLens: removing it raises hits more than removing another plan",
-        *(f"{HITS}, {OTHERS}", "without the worst", "without another"),
-        *("plans.without the worst", "plans.without another"),
+        *(f"{HITS}, {OTHERS}", "without the worst", "without another", "plans.{}.hits"),
     ),
 )
 
@@ -310,16 +299,13 @@ def claims(
             better="higher",
             subject=subject,
             baseline=baseline,
-            arms={
-                subject: column(results, *ours.split(".")),
-                baseline: column(results, *theirs.split(".")),
-            },
+            arms={arm: column(results, *path.format(arm).split(".")) for arm in (subject, baseline)},
             source=SOURCE,
             paid={arm: arms[arm] for arm in (subject, baseline)},
             overlap=overlap,
         )
         for rows, results, arms, overlap in tables
-        for name, statement, metric, subject, baseline, ours, theirs in rows
+        for name, statement, metric, subject, baseline, path in rows
         if results
     ]
 
@@ -361,34 +347,32 @@ def figures(
     """Alignments, forms, plans and off-policy estimates in numbers."""
     from noria.core.pages.charts import Figure
 
-    names = list(aligners[0]["proportional"])
+    kinds = ("proportional", "distorted")
+    forms = [
+        ("product", "product", "the shares of a tuned product"),
+        ("product", "linear", "the shares of a tuned product"),
+        ("legacy", "legacy", "the shares of a pile-up"),
+        ("legacy", "linear", "the shares of a pile-up"),
+    ]
     values = [
         Figure.table(
             "How scores of three sources are made comparable",
             ["ranked by", "scores in proportion", "distorted scores"],
-            [
-                [name, *(_mean(aligners, kind, name) for kind in ("proportional", "distorted"))]
-                for name in names
-            ],
+            [[name, *(_mean(aligners, kind, name) for kind in kinds)] for name in aligners[0][kinds[0]]],
             f"True completions a place of the top {SIZE}, means over seeds.",
         ),
         Figure.table(
             "Forms of boosting, at equal shares of every plan and source",
             ["lists", "true completions", "aligned value", "largest difference of a share"],
             [
-                ["no plans", _mean(worlds, "no plans", "truth"), _mean(worlds, "no plans", "value"), None],
+                ["no plans", *(_mean(worlds, "no plans", figure) for figure in ("truth", "value")), None],
                 *(
                     [
-                        f"{form}, at {which}",
-                        _mean(worlds, key, form, "truth"),
-                        _mean(worlds, key, form, "value"),
-                        None if form != "linear" else max(column(worlds, key, "gap")),
+                        f"{form}, at {shares}",
+                        *(_mean(worlds, key, form, figure) for figure in ("truth", "value")),
+                        max(column(worlds, key, "gap")) if form == "linear" else None,
                     ]
-                    for key, which, other in (
-                        ("product", "the shares of a tuned product", "product"),
-                        ("legacy", "the shares of a pile-up", "legacy"),
-                    )
-                    for form in (other, "linear")
+                    for key, form, shares in forms
                 ),
             ],
             "A place, means over seeds.",
@@ -487,17 +471,12 @@ def _returns(worlds: Sequence[Found]) -> Figure:
 
     from noria.core.pages.charts import Figure
 
-    rows = []
-    for seed, world in enumerate(worlds):
-        for plan, record in world["plans"]["returns"].items():
-            if record["roi"] is not None and all(math.isfinite(x) for x in record["roi"]):
-                rows.append(
-                    {
-                        "plan": plan,
-                        "seed": seed,
-                        **dict(zip(("roi", "low", "high"), record["roi"], strict=True)),
-                    }
-                )
+    rows = [
+        {"plan": plan, "seed": seed, **dict(zip(("roi", "low", "high"), ends, strict=True))}
+        for seed, world in enumerate(worlds)
+        for plan, ends in world["plans"]["returns"].items()
+        if ends is not None and all(map(math.isfinite, ends))
+    ]
     chart = (
         alt.Chart(alt.Data(values=rows))
         .mark_point(size=40)
@@ -517,7 +496,7 @@ def _returns(worlds: Sequence[Found]) -> Figure:
 
 def notes(worlds: Sequence[Found], rated: Sequence[Found], bandits: Sequence[Found]) -> list[str]:
     """Notes that a reader must know."""
-    right = sum(bool(one["plans"]["worst is bad"]) for one in worlds)
+    right = sum(one["plans"]["worst"] in BAD for one in worlds)
     pairs = [one["product"] for one in worlds] + [one["forms"] for one in rated]
     higher = sum(one["linear"]["value"] >= one["product"]["value"] for one in pairs)
     words = [

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -37,7 +36,6 @@ class MovieLens:
     Attributes:
         user, film: [ratings] numbers from 0.
         rating: [ratings] 1 … 5.
-        time: [ratings] seconds since 1970.
         users, films: number of users and of films.
         year: [films] of release; NaN where it is not known.
         genres: [films] names of the genres.
@@ -46,7 +44,6 @@ class MovieLens:
     user: Ints
     film: Ints
     rating: Floats
-    time: Floats
     users: int
     films: int
     year: Floats
@@ -82,26 +79,23 @@ def movielens() -> MovieLens | None:
     folder = home / "dataset_example" / "ml-100k" if home else None
     if folder is None or not (folder / "ml-100k.inter").is_file():
         return None
-    films, years, genres = [], [], []
-    for name, _, year, kinds in _table(folder / "ml-100k.item", 4):
-        films.append(name)
-        years.append(float(year) if year.isdigit() else np.nan)
-        genres.append(tuple(kinds.split()))
+    names = ("item_id:token", "release_year:token", "class:token_seq")
+    films, years, genres = zip(*_rows(folder / "ml-100k.item", names, "\t"), strict=True)
     numbers = {name: number for number, name in enumerate(films)}
+    names = ("user_id:token", "item_id:token", "rating:float")
     rows = [
-        (int(user) - 1, numbers[film], float(rating), float(time))
-        for user, film, rating, time in _table(folder / "ml-100k.inter", 4)
+        (int(user) - 1, numbers[film], float(rating))
+        for user, film, rating in _rows(folder / "ml-100k.inter", names, "\t")
     ]
-    user, film, rating, time = (np.array(column) for column in zip(*rows, strict=True))
+    user, film, rating = (np.array(column) for column in zip(*rows, strict=True))
     return MovieLens(
-        user.astype(np.int64),
-        film.astype(np.int64),
+        user,
+        film,
         rating,
-        time,
         int(user.max()) + 1,
         len(films),
-        np.array(years),
-        genres,
+        np.array([float(year) if year.isdigit() else np.nan for year in years]),
+        [tuple(kinds.split()) for kinds in genres],
     )
 
 
@@ -115,18 +109,13 @@ def open_bandit(policy: Literal["random", "bts"], campaign: Literal["all", "men"
     file = home / "dataset" / "obd" / policy / campaign / f"{campaign}.csv" if home else None
     if file is None or not file.is_file():
         return None
-    text = "\n".join(line for _, line in lines(file))
-    rows = []
-    for number, record in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-        try:
-            rows.append(
-                [float(record[name]) for name in ("item_id", "position", "click", "propensity_score")]
-            )
-        except (KeyError, TypeError, ValueError):
-            raise DataError("not a row of Open Bandit", where=f"{file}:{number}") from None
+    names = ("item_id", "position", "click", "propensity_score")
+    try:
+        rows = [[float(cell) for cell in row] for row in _rows(file, names, ",")]
+    except ValueError:
+        raise DataError("not a log of Open Bandit", where=str(file)) from None
     item, position, click, propensity = (np.array(column) for column in zip(*rows, strict=True))
-    context = file.with_name("item_context.csv")
-    items = sum(1 for _, line in lines(context) if line) - 1
+    items = len(list(_rows(file.with_name("item_context.csv"), ("item_id",), ",")))
     return Bandit(item.astype(np.int64), position.astype(np.int64), click, propensity, items)
 
 
@@ -137,12 +126,11 @@ def _package(name: str) -> Path | None:
     return Path(places[0]) if places else None
 
 
-def _table(file: Path, columns: int) -> Iterator[list[str]]:
-    """Lines of a table apart by tabs, without its heading."""
-    for number, (where, line) in enumerate(lines(file)):
-        cells = line.removesuffix("\r").split("\t")
-        if number == 0 or not line:
-            continue
-        if len(cells) != columns:
-            raise DataError(f"{len(cells)} cells, not {columns}", where=where)
-        yield cells
+def _rows(file: Path, names: Sequence[str], delimiter: str) -> Iterator[list[str]]:
+    """Cells of a table under some of its headings, row by row."""
+    text = (line for _, line in lines(file))
+    for number, record in enumerate(csv.DictReader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE), 2):
+        cells = [record.get(name) for name in names]
+        if None in cells or None in record:
+            raise DataError("not a row of this table", where=f"{file}:{number}")
+        yield [cell for cell in cells if cell is not None]

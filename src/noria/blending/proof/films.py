@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from noria.blending.accounting.attribution import Requests, displace, lift, values_of
+from noria.blending.accounting.attribution import Requests
 from noria.blending.alignment.tallies import Tallies, folds
 from noria.blending.boosting.scoring import PlanTables
 from noria.blending.columns import Candidates, NameColumn
-from noria.blending.pricing.solving import Goal, reached, solve
-from noria.blending.proof.arms import Floats, Ints, judged_plans, shown, tuned_product, violations
-from noria.blending.world.history import aligned
+from noria.blending.proof.arms import (
+    Floats,
+    Ints,
+    attribution_figures,
+    min_max,
+    natural_goals,
+    per_place,
+    product_against_linear,
+    shown,
+)
+from noria.blending.world.world import aligned
 
 FILM_SIZE = 5
 FACTORS = 16
@@ -89,7 +96,7 @@ def run_movielens(
     start = np.concatenate([np.flatnonzero(np.diff(user, prepend=-1)), [len(user)]]).astype(np.int64)
     coded = NameColumn(names, source.astype(np.int32))
     whole = Candidates(range(len(x)), x, coded, {})
-    scaled = _request_min_max(x, source, start)
+    scaled = min_max(x, source, start)
     keys = {
         "raw": [x],
         "min-max": [scaled * np.where(source == 1, one["popularity"], 1.0) for one in tried["min-max"]],
@@ -99,49 +106,20 @@ def run_movielens(
     empty = PlanTables.idle(len(plans))
     result: dict[str, Any] = {
         "hit rate": {
-            name: [_hits(a, shown(Requests(key, mask, start), empty, FILM_SIZE)) for key in several]
+            name: [per_place(a, shown(Requests(key, mask, start), empty, FILM_SIZE)) for key in several]
             for name, several in keys.items()
         }
     }
     if only_hits:
         return result
     pool = Requests(keys["auto"][0], mask, start)
-    natural, _ = reached(pool, empty, FILM_SIZE, [Goal(p, 0) for p in range(len(plans))])
-    goals = [Goal(p, 1.5 * amount) for p, amount in enumerate(natural)]
+    goals = natural_goals(pool, len(plans), FILM_SIZE, 1.5)
     return result | {
-        "forms": _form_figures(pool, a, goals),
-        "plans": _plan_figures(pool, a, goals, plans, seed),
+        "forms": product_against_linear(pool, goals, FILM_SIZE, {"value": pool.value, "hits": a}),
+        "plans": attribution_figures(
+            pool, goals, FILM_SIZE, plans, a, lambda rows: {"hits": per_place(a, rows)}, seed
+        ),
         "requests": len(start) - 1,
-    }
-
-
-def _form_figures(pool: Requests, liked: Floats, goals: list[Goal]) -> dict[str, Any]:
-    """A tuned product against the linear form: value and hits of their lists."""
-    theirs, mine, checks = tuned_product(pool, goals, FILM_SIZE)
-    return checks | {
-        "product": {"value": _hits(pool.value, theirs), "hits": _hits(liked, theirs)},
-        "linear": {"value": _hits(pool.value, mine), "hits": _hits(liked, mine)},
-    }
-
-
-def _plan_figures(
-    pool: Requests, liked: Floats, goals: list[Goal], plans: list[str], seed: int
-) -> dict[str, Any]:
-    """Plans at their goals: the bound on every request, and the plan of the worst return removed."""
-    solved = solve(pool, PlanTables.idle(len(plans)), FILM_SIZE, goals)
-    displaced = displace(pool, solved.tables, FILM_SIZE)
-    gains, _ = lift(pool, displaced, liked)
-    returns, worst = judged_plans(displaced, gains, plans, seed)
-    judged = displaced.take(np.arange(1, len(pool), 2))
-    removed = [_hits(liked, judged.without[:, p]) for p in range(len(plans))]
-    return {
-        "violations": violations(displaced),
-        "checked": int(displaced.regret.size),
-        "worst": plans[worst],
-        "all plans": _hits(liked, judged.lists),
-        "without the worst": removed[worst],
-        "without another": float(np.mean([one for p, one in enumerate(removed) if p != worst])),
-        "returns": {plan.plan: None if plan.roi is None else plan.roi.effect for plan in returns},
     }
 
 
@@ -181,19 +159,3 @@ def _film_masks(
     for bit, column in enumerate(flags.values()):
         mask |= np.array(column, np.bool_)[film].astype(np.uint64) << np.uint64(bit)
     return mask, list(flags)
-
-
-def _hits(column: Floats, rows: Ints) -> float:
-    """Mean of a column over the places of lists."""
-    return float(values_of(column, rows).sum()) / max(1, int((rows >= 0).sum()))
-
-
-def _request_min_max(x: Floats, source: Ints, start: Ints) -> Floats:
-    result = np.empty(len(x))
-    for first, end in itertools.pairwise(start.tolist()):
-        for code in (0, 1):
-            mine = first + np.flatnonzero(source[first:end] == code)
-            if len(mine):
-                low, high = x[mine].min(), x[mine].max()
-                result[mine] = (x[mine] - low) / (high - low) if high > low else 1.0
-    return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,14 +14,11 @@ from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
 from noria.blending.verbs.options import (
     ColumnOption,
-    EngineOptions,
-    FeedSettings,
+    FeedOptions,
     FileOption,
     ListOptions,
     LogOption,
     MostOption,
-    warn_absent,
-    warn_sampled,
 )
 from noria.core.config import Argument
 from noria.core.errors import ConfigError, DataError
@@ -32,12 +28,9 @@ from noria.verbs.command import command as make_command
 from noria.verbs.options import JsonOption, OutputOption, QuietOption, SeedOption
 from noria.verbs.tables import table
 
-SAMPLED = 100_000
-"""Exposures that units are judged by."""
-
 
 class AttributeConfig(
-    FeedSettings, EngineOptions, ListOptions, MostOption, SeedOption, OutputOption, JsonOption, QuietOption
+    FeedOptions, ListOptions, MostOption, SeedOption, OutputOption, JsonOption, QuietOption
 ):
     """Settings of `noria blending attribute`."""
 
@@ -58,14 +51,14 @@ def command(config: AttributeConfig) -> None:
 
     Settings are KEY=VALUE, such as retire.floor=1.2; they beat the file.
     """
-    result = run(config, Progress(quiet=config.quiet))
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-        return
+    output.show(run(config, Progress(quiet=config.quiet)), config.as_json, _print)
+
+
+def _print(result: output.VerbResult) -> None:
     printers = {"books": _print_books, "returns": _print_returns, "experiment": _print_experiment}
-    for name, show in printers.items():
+    for name, printed in printers.items():
         if name in result.results:
-            show(result.results[name])
+            printed(result.results[name])
             click.echo("")
     click.echo(f"report  {result.report}")
 
@@ -82,8 +75,7 @@ def _print_books(books: output.Results) -> None:
 
 
 def _print_returns(returns: output.Results) -> None:
-    warn_sampled(returns["sampled"])
-    warn_absent(returns["absent"])
+    output.warn(returns)
     output.leftovers(returns["dropped"])
     lines = [["plan", "regret", "bound", "lift", "return", "95 %", "p", "advice"]]
     for plan in returns["plans"]:
@@ -118,11 +110,9 @@ def run(config: AttributeConfig, progress: Progress) -> output.VerbResult:
         NoriaError: anything that a user can mend; nothing was written then.
     """
     from noria.blending.integrations import duckdb
-    from noria.blending.integrations.engines import gather
     from noria.blending.logs.accounts import ReturnsConfig, book_record, observed, returns_record
     from noria.blending.logs.candidates import read_candidates
     from noria.blending.logs.reading import log_files
-    from noria.blending.logs.units import check_units
     from noria.blending.logs.users import experiment_record
 
     folder = output.folder_of(config.output, "attribute")
@@ -134,20 +124,17 @@ def run(config: AttributeConfig, progress: Progress) -> output.VerbResult:
     results: dict[str, Any] = {"snapshots": len(served), "size": config.size}
     shown = None if config.exposures is None else log_files(config.exposures)
     came = None if config.outcomes is None else log_files(config.outcomes)
-    reading: dict[str, Any] = {"memory": config.memory, "columns": config.columns}
     with progress:
         if shown is not None:
-            if came is not None and config.engine == "duckdb":
-                check_units(duckdb.sample(shown, came, config.gather, SAMPLED, **reading), config.gather)
-            gathered = gather(
-                shown, came, config.gather, engine=config.engine, accounts=True, progress=progress, **reading
-            )
-            results["books"] = book_record(gathered, served)
+            if came is not None:
+                config.sample(shown, came)
+            results["books"] = book_record(config.gathered(shown, came, progress, accounts=True), served)
         if config.candidates is not None:
             log = read_candidates(config.candidates, most=config.most, columns=config.columns)
             seen = None
             if shown is not None and came is not None:
-                seen = observed(duckdb.rows(shown, came, config.gather, **reading), config.gather, log)
+                joined = duckdb.rows(shown, came, config.gather, **config.reading)
+                seen = observed(joined, config.gather, log)
             how = ReturnsConfig(
                 size=config.size,
                 gain=config.gain,

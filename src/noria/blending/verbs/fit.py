@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +15,7 @@ from noria.blending.logs.conversion import LATEST
 from noria.blending.plans.plans import Plans, load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import EngineOptions, FeedSettings, FileOption, FolderOption
+from noria.blending.verbs.options import FeedOptions, FeedSettings, FileOption, FolderOption
 from noria.core.config import Option
 from noria.core.errors import ConfigError, DataError, require
 from noria.core.files import check_input, decoding
@@ -34,14 +33,10 @@ if TYPE_CHECKING:
     from noria.blending.alignment.tallies import Tallies
     from noria.blending.logs.gathering import GatherConfig, GatherResult
 
-AUDITED = 100_000
-"""Exposures that the anchor is audited on."""
-BLOCK = 1 << 15
-"""Rows of a state that are read at a time."""
 KINDS = ("mean", "affine", "platt", "beta", "sir", "isotonic")
 
 
-class FitVerbConfig(FeedSettings, EngineOptions, OutputOption, JsonOption, QuietOption):
+class FitVerbConfig(FeedOptions, OutputOption, JsonOption, QuietOption):
     """Settings of `noria blending fit`."""
 
     exposures: Annotated[str, Option(metavar="PATH")] = Field(
@@ -64,10 +59,10 @@ def command(config: FitVerbConfig) -> None:
 
     Settings are KEY=VALUE, such as fit.aligner=auto or gather.absent=zero; they beat the file.
     """
-    result = run(config, Progress(quiet=config.quiet))
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-        return
+    output.show(run(config, Progress(quiet=config.quiet)), config.as_json, _print)
+
+
+def _print(result: output.VerbResult) -> None:
     lines = [["scene", "source", "version", "aligner", "from", "fitted on", "exposures", "rate"]]
     for key in result.results["keys"]:
         names = [key[name] or "-" for name in ("scene", "source", "version", "kind", "origin", "population")]
@@ -88,10 +83,8 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
         NoriaError: anything that a user can mend; nothing was written then.
     """
     from noria.blending.alignment.fitting import check_fit, fit_alignment
-    from noria.blending.integrations.engines import gather
     from noria.blending.logs.gathering import row_blocks
     from noria.blending.logs.reading import log_files
-    from noria.blending.logs.units import check_units
 
     folder = output.folder_of(config.output, "fit")
     before = Snapshot.load(config.previous) if config.previous is not None else None
@@ -101,21 +94,9 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
     earlier = _read_state(config.state) if config.state is not None else None
     shown, came = log_files(config.exposures), log_files(config.outcomes)
     with progress:
-        sample = _sample(shown, came, config)
-        if sample is not None:
-            check_units(sample, config.gather)
-        gather_config = _with_thresholds(sample, config.gather)
-        config = config.model_copy(update={"gather": gather_config})
-        gathered = gather(
-            shown,
-            came,
-            gather_config,
-            engine=config.engine,
-            now=config.now,
-            memory=config.memory,
-            columns=config.columns,
-            progress=progress,
-        )
+        sample = config.sample(shown, came)
+        config = config.model_copy(update={"gather": _with_thresholds(sample, config.gather)})
+        gathered = config.gathered(shown, came, progress, now=config.now)
         if earlier is not None:
             gathered = gathered.merge(earlier)
         if not gathered.tallies.cells:
@@ -156,7 +137,7 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             "digest": snapshot.digest,
             "keys": [_note(note) for note in notes],
             "curves": [curve for curve in curves if curve],
-            "anchors": [] if sample is None else _audit(sample, gather_config),
+            "anchors": [] if sample is None else _audit(sample, config.gather),
             "config": settings,
         }
         return output.finish(
@@ -168,15 +149,6 @@ def run(config: FitVerbConfig, progress: Progress) -> output.VerbResult:
             state__parquet=row_blocks(gathered),
             settings__yaml=yaml_text(settings),
         )
-
-
-def _sample(shown: list[str], came: list[str], config: FitVerbConfig) -> dict[str, Any] | None:
-    """Joined rows of a sample of the requests; None on a cluster, unless the anchor is fitted on them."""
-    from noria.blending.integrations import duckdb
-
-    if config.engine != "duckdb" and config.gather.anchor.fitted:
-        return None
-    return duckdb.sample(shown, came, config.gather, AUDITED, memory=config.memory, columns=config.columns)
 
 
 def _with_thresholds(rows: dict[str, Any] | None, config: GatherConfig) -> GatherConfig:
@@ -197,7 +169,7 @@ def _with_thresholds(rows: dict[str, Any] | None, config: GatherConfig) -> Gathe
 
 
 def _read_state(folder: Path) -> GatherResult:
-    from noria.blending.logs.gathering import from_rows
+    from noria.blending.logs.gathering import BLOCK, from_rows
 
     parquet = require("pyarrow.parquet", "blending")
     path = folder / "state.parquet"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from pydantic import Field
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions, warn_sampled
+from noria.blending.verbs.options import CandidateOptions
 from noria.core.config import Argument, Option
 from noria.core.errors import DataError
 from noria.core.yaml_values import yaml_text
@@ -36,11 +35,10 @@ class ImportConfig(CandidateOptions, OutputOption, JsonOption):
 @make_command(ImportConfig, extra="blending")
 def command(config: ImportConfig) -> None:
     """Write plans that keep the shares of SOURCE, another system's boosts."""
-    result = run(config)
-    warn_sampled(result.results["sampled"])
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-        return
+    output.show(run(config), config.as_json, _print)
+
+
+def _print(result: output.VerbResult) -> None:
     r = result.results
     lines = [["plan", "bias", "exposures before", "after"]]
     lines += [[p["plan"], output.cell(p["bias"]), f"{p['before']:,}", f"{p['after']:,}"] for p in r["plans"]]

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
-import click
 from pydantic import Field, model_validator
 
 from noria.blending.accounting.returns import RetireRule
 from noria.blending.alignment.config import CheckedFit
 from noria.blending.logs.gathering import GatherConfig
 from noria.core.config import Config, Option
+from noria.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from noria.blending.logs.candidates import CandidateLog
+    from noria.blending.logs.database import ReadOptions
+    from noria.blending.logs.gathering import GatherResult
+    from noria.core.progress import Progress
+
+SAMPLED = 100_000
+"""Exposures that units are judged by, and the anchor is audited on."""
 
 FileOption: TypeAlias = Annotated[Path | None, Option(metavar="FILE")]
 FolderOption: TypeAlias = Annotated[Path | None, Option(metavar="FOLDER")]
@@ -64,7 +69,7 @@ class CandidateOptions(ListOptions, ColumnSettings, MostOption):
 
 
 class EngineOptions(Config):
-    """Engine that reads logs of exposures and outcomes."""
+    """Engine that reads logs of exposures and outcomes: DuckDB on one machine, or Spark on a cluster."""
 
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="Engine that reads the logs.")
     memory: Annotated[str | None, Option(metavar="SIZE")] = Field(
@@ -102,16 +107,63 @@ class FeedSettings(ColumnSettings):
         return self.fit.model_copy(update={"tick": self.gather.tick, "maturity": self.gather.maturity})
 
 
-def warn_sampled(sampled: str) -> None:
-    """Say on how much of a log the figures rest where that is not all of it."""
-    if sampled:
-        click.echo(f"noria: {sampled}", err=True)
+class FeedOptions(FeedSettings, EngineOptions):
+    """Logs of exposures and outcomes, and what is made of them."""
 
+    @property
+    def reading(self) -> ReadOptions:
+        """Memory of DuckDB, and names of the columns, with which logs are read."""
+        return {"memory": self.memory, "columns": self.columns}
 
-def warn_absent(columns: Sequence[str]) -> None:
-    """Warn of columns that plans are for and the candidates lack."""
-    if columns:
-        click.echo(
-            f"noria: warning: the candidates have no column {', '.join(columns)}: plans for it hit nobody",
-            err=True,
-        )
+    def sample(self, exposures: list[str], outcomes: list[str]) -> dict[str, Any] | None:
+        """Joined rows of a sample of the requests; None on a cluster, unless the anchor is fitted on them.
+
+        Raises:
+            DataError: the logs cannot be read, or are not in seconds.
+        """
+        from noria.blending.integrations import duckdb
+        from noria.blending.logs.units import check_units
+
+        if self.engine != "duckdb" and self.gather.anchor.fitted:
+            return None
+        rows = duckdb.sample(exposures, outcomes, self.gather, SAMPLED, **self.reading)
+        check_units(rows, self.gather)
+        return rows
+
+    def gathered(
+        self,
+        exposures: list[str],
+        outcomes: list[str] | None,
+        progress: Progress,
+        *,
+        now: float | None = None,
+        accounts: bool = False,
+    ) -> GatherResult:
+        """Tallies and books of logs, by the chosen engine.
+
+        Args:
+            exposures, outcomes: paths of the files.
+            progress: shows each batch.
+            now: seconds since 1970 UTC; the time of the last exposure by default.
+            accounts: whether exposures without the columns of an account are refused.
+
+        Raises:
+            ConfigError: the anchor's thresholds are still to be fitted.
+            NoriaError: the logs cannot be read, or the engine is not installed.
+        """
+        from noria.blending.integrations import duckdb, spark
+
+        if not self.gather.anchor.fitted:
+            raise ConfigError(
+                "the anchor's thresholds are not fitted",
+                where="gather.anchor",
+                mend="give --config settings.yaml of the fit that serves",
+            )
+        logs = (exposures, outcomes, self.gather)
+        if self.engine == "duckdb":
+            return duckdb.gather(*logs, now=now, accounts=accounts, progress=progress, **self.reading)
+        if self.memory is not None:
+            raise ConfigError(
+                "it is for DuckDB", where="--memory", mend="set Spark's own memory in its configuration"
+            )
+        return spark.gather(*logs, now=now, accounts=accounts, columns=self.columns)

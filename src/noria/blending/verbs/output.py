@@ -106,6 +106,26 @@ def _write_rows(path: Path, blocks: Iterable[Mapping[str, Sequence[Any]]]) -> No
     writer.close()
 
 
+def warn(results: Results) -> None:
+    """Say on how much of a log the figures rest, and which columns plans are for and the candidates lack."""
+    if results.get("sampled"):
+        click.echo(f"noria: {results['sampled']}", err=True)
+    if results.get("absent"):
+        columns = ", ".join(results["absent"])
+        click.echo(
+            f"noria: warning: the candidates have no column {columns}: plans for it hit nobody", err=True
+        )
+
+
+def show(result: VerbResult, as_json: bool, printed: Callable[[VerbResult], None]) -> None:
+    """Print results, as JSON or as the verb prints them, and what a reader must know of them on stderr."""
+    warn(result.results)
+    if as_json:
+        click.echo(json.dumps(result.results, indent=1))
+    else:
+        printed(result)
+
+
 def cell(value: float | None) -> str:
     """A number of a printed table; a dash for none."""
     return "-" if value is None else f"{value:.4g}"

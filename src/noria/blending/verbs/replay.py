@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from pydantic import Field
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions, FileOption, warn_absent, warn_sampled
+from noria.blending.verbs.options import CandidateOptions, FileOption
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, DataError
 from noria.core.pages.charts import Figure
@@ -41,12 +40,7 @@ def command(config: ReplayConfig) -> int | None:
             "there is nothing to compare with", where="--max-value-loss", mend="give --against or --plans"
         )
     result = run(config)
-    warn_sampled(result.results["sampled"])
-    warn_absent(result.results["absent"])
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-    else:
-        _print(result)
+    output.show(result, config.as_json, _print)
     change = result.results.get("change")
     if config.max_value_loss is not None and (change is None or change["value"] is None):
         raise DataError("the lists have no value that could be lost", where="--max-value-loss")

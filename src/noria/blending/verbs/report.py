@@ -57,11 +57,8 @@ def run(config: ReportConfig) -> Path:
 
 
 def _read(folder: Path) -> tuple[output.Results, output.Page]:
-    if not (folder / "results.json").exists():
-        raise DataError(
-            "no results are there", where=str(folder), mend="give a folder that another verb wrote"
-        )
-    results = read_json(folder / "results.json")
+    path = folder / "results.json"
+    results = read_json(path) if path.exists() else None
     if not isinstance(results, dict) or results.get("verb") not in PAGES:
         raise DataError(
             "no results are there", where=str(folder), mend="give a folder that another verb wrote"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from pydantic import Field
 from noria.blending.plans.plans import load_plans
 from noria.blending.snapshot import Setting, Snapshot
 from noria.blending.verbs import figures, output
-from noria.blending.verbs.options import CandidateOptions, FileOption, warn_sampled
+from noria.blending.verbs.options import CandidateOptions, FileOption
 from noria.core.config import Argument, Option
 from noria.core.errors import ConfigError, DataError
 from noria.core.pages.charts import Figure
@@ -45,10 +44,15 @@ class SolveConfig(CandidateOptions, OutputOption, JsonOption):
 def command(config: SolveConfig) -> int | None:
     """Solve the targets of the plan file on a log, and write the snapshot with the boosts they need."""
     result = run(config)
-    warn_sampled(result.results["sampled"])
-    if config.as_json:
-        click.echo(json.dumps(result.results, indent=1))
-        return None
+    output.show(result, config.as_json, _print)
+    missed = [plan["plan"] for plan in result.results["plans"] if plan["missed"] > 0.001]
+    if missed and not config.as_json:
+        click.echo(f"not reached: {', '.join(missed)}", err=True)
+        return 1
+    return None
+
+
+def _print(result: output.VerbResult) -> None:
     r = result.results
     lines = [["plan", "moves", "target", "reached", "price of 1,000"]]
     for plan in r["plans"]:
@@ -63,11 +67,6 @@ def command(config: SolveConfig) -> int | None:
     click.echo(f"\nvalue     {output.cell(r['value'])} a place, {output.cell(r['without'])} without targets")
     click.echo(f"snapshot  {result.folder / 'snapshot.json'}   version {r['version']}, {r['digest'][:12]}")
     click.echo(f"report    {result.report}")
-    missed = [plan["plan"] for plan in r["plans"] if plan["missed"] > 0.001]
-    if missed:
-        click.echo(f"not reached: {', '.join(missed)}", err=True)
-        return 1
-    return None
 
 
 def run(config: SolveConfig) -> output.VerbResult:
@@ -78,8 +77,7 @@ def run(config: SolveConfig) -> output.VerbResult:
     """
     from noria.blending.logs.replay import replay
     from noria.blending.plans.targeting import columns_of
-    from noria.blending.pricing.solving import solve
-    from noria.blending.pricing.targets import free_value, goal_of
+    from noria.blending.pricing.solving import free_value, goal_of, solve
 
     folder = output.folder_of(config.output, "solve")
     served = _served(config)

@@ -21,8 +21,7 @@ from noria.blending.logs.candidates import CandidateLog
 from noria.blending.logs.replay import replay
 from noria.blending.plans.plans import Plans
 from noria.blending.snapshot import Snapshot
-from noria.blending.world.history import aligned, outcomes
-from noria.blending.world.world import World, make_world, world_plans
+from noria.blending.world.world import World, aligned, make_world, outcomes, world_plans
 from noria.core.errors import require
 from noria.core.files import appearing, write_atomic
 from noria.core.yaml_values import yaml_text

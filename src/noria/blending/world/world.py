@@ -13,6 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.blending.alignment.alignment import Alignment
+from noria.blending.alignment.config import FitConfig
+from noria.blending.alignment.fitting import fit_alignment
+from noria.blending.alignment.tallies import Tallies, folds
 from noria.blending.columns import NameColumn
 from noria.blending.plans.plans import Plans
 
@@ -40,14 +44,10 @@ PLANS = (
 BAD = ("repost-push", "old-live")
 
 
-def world_plans(**more: Any) -> Plans:
-    """The plan file of the world, without boosts.
-
-    Args:
-        more: other parts of the file.
-    """
+def world_plans() -> Plans:
+    """The plan file of the world, without boosts."""
     plans = [{"id": name, "when": when, "owner": name.split("-")[0]} for name, when in PLANS]
-    return Plans.model_validate({"plans": plans} | more)
+    return Plans.model_validate({"plans": plans})
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,3 +114,29 @@ def make_world(
     power, unit = np.array(powers)[source], np.array([SCALES[name] for name in SOURCES])[source]
     gain = np.where(bad, 0.1, 1.0) * generator.gamma(4.0, 0.1, size=n)
     return World(requests, candidates, truth, unit * seen**power, gain, columns["source"], columns)
+
+
+# -- history ---------------------------------------------------------------------------------------------------------
+
+
+def outcomes(past: World, rng: np.random.Generator, share: float = 0.04) -> Tallies:
+    """Outcomes of randomly shown candidates of an earlier time: the control bucket."""
+    rows = np.flatnonzero(rng.random(len(past.truth)) < share)
+    seen = (rng.random(len(rows)) < past.truth[rows]).astype(float)
+    tallies = Tallies()
+    for code, source in enumerate(SOURCES):
+        mine = past.source.codes[rows] == code
+        tallies.add(
+            past.score[rows][mine],
+            seen[mine],
+            source=source,
+            control=True,
+            fold=folds(rows[mine] // past.candidates),
+        )
+    return tallies
+
+
+def aligned(tallies: Tallies, kind: Any, *, shrink: float = 200.0) -> Alignment:
+    """The alignment of one kind, shrunk by so many pseudo-exposures."""
+    config = FitConfig(aligner=kind, half_life=None, least_control=0, shrink=shrink)
+    return fit_alignment(tallies, config, now=0.0)[0]
