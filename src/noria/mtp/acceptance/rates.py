@@ -80,11 +80,6 @@ def rejection_gain(target: Tensor, draft: Tensor) -> Tensor:
     return overlap(target, draft) - acceptance_rate(target, draft, "target_only")
 
 
-def rejection_wins(target: Tensor, draft: Tensor) -> Tensor:
-    """Whether d_TV(p, q) < 1 − p(argmax q), bool [...]; False also where `rejection_gain` is NaN."""
-    return rejection_gain(target, draft) > 0
-
-
 def residual(target: Tensor, draft: Tensor) -> Tensor:
     """The law of the token after a rejection, (p − q)₊ / Σ (p − q)₊, with Σ (p − q)₊ = d_TV(p, q).
 

@@ -91,20 +91,10 @@ def cold_head(name: LossName, acceptance: float) -> str | None:
 def chain_tv(overlap: Tensor) -> Tensor:
     """1 − (1/γ) Σ_j Π_{i≤j} α_i of each position (Bebop, Eq. 13), [..., steps] to [...].
 
-    Its gradient in α_k is −w_k / γ with `chain_weights`.
+    Its gradient in α_k is −w_k / γ with w_k = Π_{i<k} α_i · (1 + α_{k+1} + α_{k+1}α_{k+2} + … + Π_{i>k} α_i): how much
+    longer the accepted prefix gets on average by α_k, as an early step stands in more of the terms.
     """
     return 1 - overlap.cumprod(dim=-1).mean(dim=-1)
-
-
-def chain_weights(overlap: Tensor) -> Tensor:
-    """w_k = Π_{i<k} α_i · (1 + α_{k+1} + α_{k+1}α_{k+2} + … + Π_{i>k} α_i), [..., steps] to [..., steps].
-
-    How much longer the accepted prefix gets on average by α_k: an early step stands in more of the terms.
-    """
-    tails = [torch.ones_like(overlap[..., 0])]
-    for later in reversed(overlap.unbind(dim=-1)[1:]):
-        tails.append(1 + later * tails[-1])
-    return _before(overlap) * torch.stack(tails[::-1], dim=-1)
 
 
 def chain_tv_exact(overlap: Tensor, log_ratio: Tensor) -> Tensor:
