@@ -32,7 +32,6 @@ from torch import Tensor
 from noria.core.errors import ConfigError, DataError
 from noria.mtp.acceptance.rates import (
     acceptance_rate,
-    accepted_mass,
     at_tokens,
     check_rule,
     checked_pair,

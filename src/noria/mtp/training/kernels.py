@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from noria.core.errors import DataError
 
@@ -67,26 +66,6 @@ class TVStats:
         return ((sums > 0) & sums.isfinite()).all(dim=0)
 
 
-def tv(
-    student: Tensor, teacher: Tensor, *, vocab_size: int | None = None, backend: Backend | None = None
-) -> Tensor:
-    """d_TV(p, q) = 1 − Σ min(p, q) of each row, float32 [rows], differentiable in the student's logits.
-
-    A row with a logit that is NaN or +∞ is NaN and has no gradient; −∞ is a token of probability zero.
-
-    Args:
-        student: logits [rows, vocab] of any float type; the last axis is contiguous.
-        teacher: logits [rows, vocab]; no gradient flows to them.
-        vocab_size: entries from here on are padding and have no probability.
-        backend: the kernel or its twin; whichever can run by default.
-
-    Raises:
-        DataError: the shapes do not fit.
-    """
-    loss: Tensor = _TV.apply(student, teacher.detach(), vocab_size, backend)  # type: ignore[no-untyped-call]
-    return loss
-
-
 def tv_forward(
     student: Tensor,
     teacher: Tensor,
@@ -95,7 +74,16 @@ def tv_forward(
     backend: Backend | None = None,
     block: int = BLOCK,
 ) -> TVStats:
-    """Run both passes of the forward direction, as `tv` does; `block` is the width of a tile, a power of two.
+    """The statistics of each row, by both passes of the forward direction.
+
+    A row with a logit that is NaN or +∞ is not finite; −∞ is a token of probability zero.
+
+    Args:
+        student: logits [rows, vocab] of any float type; the last axis is contiguous.
+        teacher: logits [rows, vocab].
+        vocab_size: entries from here on are padding and have no probability.
+        backend: the kernel or its twin; whichever can run by default.
+        block: the width of a tile, a power of two.
 
     Raises:
         DataError: the shapes do not fit.
@@ -161,23 +149,6 @@ def tv_backward(
             BLOCK=block,
         )
     return out
-
-
-class _TV(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, vocab_size: int | None, backend: Backend | None
-    ) -> Tensor:
-        stats = tv_forward(student, teacher, vocab_size=vocab_size, backend=backend)
-        ctx.save_for_backward(student, teacher, *vars(stats).values())
-        ctx.options = {"vocab_size": vocab_size, "backend": backend}
-        return torch.where(stats.finite, (1 - stats.overlap).clamp(min=0), torch.nan)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        student, teacher, *stats = ctx.saved_tensors
-        return tv_backward(student, teacher, TVStats(*stats), gradient, **ctx.options), None, None, None
 
 
 def _backend(student: Tensor) -> Backend:

@@ -1,4 +1,4 @@
-"""The losses a draft head is trained with, on logits or straight from hidden states.
+"""The losses a draft head is trained with, straight from hidden states.
 
 Each is a function of the few numbers that `noria.mtp.training.reads` takes of every row, with gradients in closed
 form; so the losses, the chain's product among them, are plain autograd over scalars.
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.training.reads import LMHead, Read, Reads, read_hidden, read_logits
+from noria.mtp.training.reads import LMHead, Read, Reads, read_hidden
 from noria.mtp.types import LossName
 
 LOSSES: tuple[LossName, ...] = get_args(LossName)
@@ -139,16 +139,13 @@ def loss_terms(
     valid = torch.ones_like(reads.finite) if valid is None else valid
     if valid.shape != shape:
         raise DataError(f"the mask is {list(valid.shape)}, the rows are {list(shape)}", where="valid")
-    counts = valid & reads.finite
-    if name in CHAIN_LOSSES:
-        if step_weights is not None:
-            raise ConfigError(f"{name} has weights of its own", where="step_weights", mend="leave them out")
+    counts, chained = valid & reads.finite, name in CHAIN_LOSSES
+    if chained and step_weights is not None:
+        raise ConfigError(f"{name} has weights of its own", where="step_weights", mend="leave them out")
+    if chained:
         counts = counts.all(dim=-1, keepdim=True).expand(shape)
-        rows = _chain_loss(name, _safe(reads, counts))
-        use, weights = counts[..., 0], torch.ones_like(rows)
-    else:
-        rows = _row_loss(name, _safe(reads, counts), eta)
-        use, weights = counts, _step_weights(step_weights, rows)
+    rows = _losses(name, _safe(reads, counts), eta)
+    use, weights = (counts[..., 0] if chained else counts), _step_weights(step_weights, rows)
     weight = torch.where(use, weights, 0.0).sum()
     loss = torch.where(use, rows * weights, 0.0).sum() / torch.where(weight > 0, weight, 1.0)
     overlap = reads.overlap.detach()
@@ -162,69 +159,6 @@ def loss_terms(
         steps / counts.reshape(-1, shape[-1]).sum(dim=0),
         overlap.masked_fill(~counts, torch.nan),
     )
-
-
-# --- from logits and from hidden states --------------------------------------------------------------------------
-
-
-def row_losses(
-    name: LossName,
-    student: Tensor,
-    teacher: Tensor,
-    tokens: Tensor | None = None,
-    *,
-    eta: float = 3.0,
-    vocab_size: int | None = None,
-) -> Tensor:
-    """A loss of single rows, [..., vocab] to [...]; NaN, and without gradient, for a row that is not finite.
-
-    Args:
-        name: one of `LOSSES` that is not of `CHAIN_LOSSES`.
-        student: logits [..., vocab].
-        teacher: logits [..., vocab].
-        tokens: y [...] for `ce`; the teacher's most probable token by default, as in speculators.
-        eta: η of `lk_hybrid`.
-        vocab_size: width of the vocabulary; logits behind it are padding.
-
-    Raises:
-        ConfigError: the loss is unknown or over the chain.
-        DataError: shapes that do not fit; a token out of the vocabulary.
-    """
-    reads = read_logits(student, teacher, tokens, reads=NEEDS[_known(name)], vocab_size=vocab_size)
-    return _row_loss(name, reads, eta)
-
-
-def loss_from_logits(
-    name: LossName,
-    student: Tensor,
-    teacher: Tensor,
-    tokens: Tensor | None = None,
-    valid: Tensor | None = None,
-    *,
-    eta: float = 3.0,
-    step_weights: Sequence[float] | None = None,
-    vocab_size: int | None = None,
-) -> LossTerms:
-    """`loss_from_hidden` where the logits are at hand.
-
-    Args:
-        name: name of the loss.
-        student: logits [..., steps, vocab].
-        teacher: logits [..., steps, vocab] of the same targets.
-        tokens: the data's tokens [..., steps], which `e2e_tv_exact` needs; for `ce` the teacher's most probable token
-            by default.
-        valid: which rows may count [..., steps], all by default.
-        eta: η of `lk_hybrid`.
-        step_weights: a weight for each step [steps], equal by default.
-        vocab_size: width of the vocabulary; logits behind it are padding.
-
-    Raises:
-        ConfigError: the loss is unknown, or takes no `step_weights`.
-        DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
-    """
-    valid = _whole_chains(name, tokens, valid)
-    reads = read_logits(student, teacher, tokens, reads=NEEDS[name], valid=valid, vocab_size=vocab_size)
-    return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
 
 
 def loss_from_hidden(
@@ -287,7 +221,8 @@ def loss_from_hidden(
 # --- helpers -----------------------------------------------------------------------------------------------------
 
 
-def _row_loss(name: LossName, reads: Reads, eta: float) -> Tensor:
+def _losses(name: LossName, reads: Reads, eta: float) -> Tensor:
+    """The loss of each row [..., steps]; of each position [...], if it is over the chain."""
     alpha = reads.overlap
     match _known(name):
         case "ce":
@@ -303,14 +238,11 @@ def _row_loss(name: LossName, reads: Reads, eta: float) -> Tensor:
         case "lk_hybrid":
             share = (-eta * alpha.detach()).exp()
             return share * _read(reads.kl, "kl", name) + (1 - share) * (1 - alpha)
-    raise ConfigError(f"{name} is a loss over the chain, not of a row", where="loss")
-
-
-def _chain_loss(name: LossName, reads: Reads) -> Tensor:
-    if name == "e2e_tv":
-        return chain_tv(reads.overlap)
-    log_draft = _read(reads.log_draft, "log_draft", name)
-    return chain_tv_exact(reads.overlap, log_draft - _read(reads.log_target, "log_target", name))
+        case "e2e_tv":
+            return chain_tv(alpha)
+        case "e2e_tv_exact":
+            log_draft = _read(reads.log_draft, "log_draft", name)
+            return chain_tv_exact(alpha, log_draft - _read(reads.log_target, "log_target", name))
 
 
 def _safe(reads: Reads, counts: Tensor) -> Reads:
