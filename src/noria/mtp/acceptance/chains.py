@@ -30,13 +30,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.acceptance.rates import (
-    acceptance_rate,
-    at_tokens,
-    check_rule,
-    checked_pair,
-    is_distribution,
-)
+from noria.mtp.acceptance.rates import acceptance_rate, at_tokens, check_rule, checked_pair, is_distribution
 from noria.mtp.types import Rule
 
 Writer = Literal["target", "draft"]
