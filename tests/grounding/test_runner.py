@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from noria.grounding.asking.media import Cinema
 from noria.grounding.asking.protocols import dealt, permuted, plan, strangers
 from noria.grounding.asking.runner import assemble, read_samples_of, run_plan
 from noria.grounding.asking.store import Sample, SampleStore, read_samples
-from noria.grounding.asking.types import CONTROLS
+from noria.grounding.asking.types import Control
 from noria.grounding.corpus.records import Corpus
 from noria.grounding.corpus.types import TRAITS
 from noria.grounding.scoring.predictions import marks_of, truth_of
@@ -190,7 +190,7 @@ def test_a_permutation_keeps_the_right_words() -> None:
 # -- controls ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("control", CONTROLS)
+@pytest.mark.parametrize("control", get_args(Control))
 def test_what_each_control_shows(synth: Synth, tmp_path: Path, control: Any) -> None:
     protocol = "per-item" if control == "cropped-box" else "unified"
     counts, samples, seen = run(synth, tmp_path, lambda b, n: answer(b), protocol=protocol, control=control)

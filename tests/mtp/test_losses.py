@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.training import blocks
+from noria.mtp.training import blocks, kernels
 from noria.mtp.training.losses import (
     CHAIN_LOSSES,
     LOSSES,
@@ -29,6 +29,7 @@ from noria.mtp.training.losses import (
 )
 from noria.mtp.training.reads import LMHead, Reads, read_hidden
 from noria.mtp.types import LossName
+from tests.mtp import tv_twin
 from tests.mtp.logit_losses import loss_from_logits, read_logits, row_losses
 
 ROW_LOSSES = [name for name in LOSSES if name not in CHAIN_LOSSES]
@@ -551,8 +552,10 @@ def test_a_chunk_is_gone_before_the_next_comes() -> None:
 
 
 def test_the_fused_kernel_can_take_the_place_of_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its twin, which runs here too."""
+    """By its twin, which runs here, too."""
     s = Setting(dtype=torch.float32, softcap=4.0)
+    for name in ("tv_forward", "tv_backward"):
+        monkeypatch.setattr(kernels, name, getattr(tv_twin, name))
     results = []
     for fused in (False, True):
         monkeypatch.setattr(blocks, "_fusible", lambda z, wanted, f=fused: f and wanted == ("overlap",))
