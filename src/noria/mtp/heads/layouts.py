@@ -25,8 +25,6 @@ from typing import Any, Literal
 from noria.core.errors import ConfigError
 from noria.mtp.types import LayoutName
 
-__all__ = ["LAYOUTS", "PARTS", "Layout", "LayoutName", "Part", "family_of", "layers_in", "layout_of"]
-
 Part = Literal["embedding_norm", "hidden_norm", "projection", "final_norm"]
 PARTS: tuple[Part, ...] = ("embedding_norm", "hidden_norm", "projection", "final_norm")
 

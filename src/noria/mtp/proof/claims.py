@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from noria.core.proofs.proof import smollm2
 from noria.mtp.proof.arms import (
     ARMS,
     RATES,
@@ -25,7 +26,6 @@ from noria.mtp.proof.arms import (
     run_rl,
     run_text,
     run_warm,
-    smollm2,
 )
 from noria.mtp.proof.figures import (
     PARTS,

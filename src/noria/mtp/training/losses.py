@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -166,16 +166,11 @@ def loss_from_hidden(
     student: Tensor,
     head: LMHead,
     *,
-    teacher: Tensor | None = None,
-    teacher_logits: Tensor | None = None,
-    teacher_head: LMHead | None = None,
-    teacher_rows: Tensor | None = None,
     tokens: Tensor | None = None,
     valid: Tensor | None = None,
     eta: float = 3.0,
     step_weights: Sequence[float] | None = None,
-    chunk_rows: int | None = None,
-    train_head: bool = False,
+    **rows: Any,
 ) -> LossTerms:
     """A loss and its parts from the hidden states of every step of a chain.
 
@@ -184,37 +179,20 @@ def loss_from_hidden(
         student: hidden states [..., steps, hidden], as the LM head takes them; step k (from 1) of position t predicts
             the token at t + k + 1.
         head: the LM head they share with the teacher.
-        teacher: hidden states of the teacher, handed to `read_hidden` as the next three are.
-        teacher_logits: logits of the teacher, instead of its hidden states.
-        teacher_head: LM head of the teacher; `head` by default.
-        teacher_rows: row of the teacher that each row of the student belongs to [..., steps].
         tokens: the data's token that each row predicts [..., steps]; `e2e_tv_exact` needs them, and text that the
             teacher itself wrote. For `ce` the teacher's most probable token by default.
         valid: which rows may count [..., steps], all by default; the others are not computed.
         eta: η of `lk_hybrid`.
         step_weights: a weight for each step [steps], equal by default.
-        chunk_rows: rows whose logits exist at once.
-        train_head: let a gradient flow to the LM head.
+        rows: the teacher, and how rows are read: keywords of `read_hidden`.
 
     Raises:
         ConfigError: the loss is unknown or takes no `step_weights`; no teacher or two of them.
         DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
     """
     valid = _whole_chains(name, tokens, valid)
-    reads = read_hidden(
-        student,
-        head,
-        teacher=teacher,
-        teacher_logits=teacher_logits,
-        teacher_head=teacher_head,
-        teacher_rows=teacher_rows,
-        tokens=tokens,
-        valid=valid,
-        reads=NEEDS[name],
-        slopes=NEEDS[name],
-        chunk_rows=chunk_rows,
-        train_head=train_head,
-    )
+    needs = NEEDS[name]
+    reads = read_hidden(student, head, tokens=tokens, valid=valid, reads=needs, slopes=needs, **rows)
     return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
 
 
