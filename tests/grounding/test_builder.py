@@ -14,6 +14,7 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Prices
 from noria.core.errors import DataError
+from noria.core.judging import krippendorff_alpha
 from noria.core.progress import Progress
 from noria.grounding.asking.config import MediaSettings
 from noria.grounding.asking.media import Cinema, MediaParts
@@ -27,7 +28,7 @@ from noria.grounding.building.aligner import (
 )
 from noria.grounding.building.builder import BuildResult, build, read_clips
 from noria.grounding.building.config import BuildSettings
-from noria.grounding.building.review import apply_sheet, export_sheet, review_agreement
+from noria.grounding.building.review import apply_sheet, export_sheet, verdict_table
 from noria.grounding.corpus.questions import overlap
 from noria.grounding.corpus.records import Box, Corpus, Observation, Record
 from noria.grounding.proof.arms import run_adversary
@@ -396,10 +397,13 @@ def test_two_peoples_sheets_agree_or_not(tmp_path: Path) -> None:
         return path
 
     one = sheet("a.csv", ["correct", "delete", "correct", "corrected"])
-    assert review_agreement([one, sheet("b.csv", ["correct", "delete", "correct", "corrected"])]) == 1.0
-    other = review_agreement([one, sheet("c.csv", ["delete", "correct", "corrected", "correct"])])
+    alike = verdict_table([one, sheet("b.csv", ["correct", "delete", "correct", "corrected"])])
+    assert krippendorff_alpha(alike) == 1.0
+    other = krippendorff_alpha(
+        verdict_table([one, sheet("c.csv", ["delete", "correct", "corrected", "correct"])])
+    )
     assert other is not None
     assert other < 0.1
     with pytest.raises(DataError, match="two people"):
-        review_agreement([one])
+        verdict_table([one])
     assert isinstance(RECORD.observations[0], Observation)

@@ -14,7 +14,7 @@ import pytest
 
 from noria.core.chat import Answer, ChatRequest, Failure, Outcome, Refusal
 from noria.core.judging import Verdict
-from noria.grounding.asking.store import Sample, SampleStore
+from noria.grounding.asking.store import Sample, SampleStore, read_samples
 from noria.grounding.corpus.cues import claims_of, conflicts, direction, mentions
 from noria.grounding.corpus.records import Corpus
 from noria.grounding.corpus.types import DIMENSIONS, LEVELS, TRAITS, Rubric
@@ -173,7 +173,7 @@ def judged(
     with SampleStore(folder) as store:
         seats = [Seat(name, model) for name, model in models]
         asyncio.run(judge_all(CASES[:10], seats, kind, store))
-        samples = list(store.all())
+        samples = read_samples(folder)
     return judged_by(CASES[:10], samples, kind), samples
 
 

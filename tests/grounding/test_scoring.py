@@ -351,9 +351,11 @@ def test_curves_fall_as_thresholds_rise() -> None:
         threshold_curves(truth, [two]),
         strict=True,
     ):
-        hr = [rates_["HR"] for _, rates_ in curve.points]
+        hr = [rates_["HR"] for _, rates_ in curve["points"]]
         assert all(a is not None and b is not None and a >= b for a, b in itertools.pairwise(hr))
-        means = [(a["HR"] + b["HR"]) / 2 for (_, a), (_, b) in zip(alone.points, other.points, strict=True)]  # type: ignore[operator]
+        means = [
+            (a["HR"] + b["HR"]) / 2 for (_, a), (_, b) in zip(alone["points"], other["points"], strict=True)
+        ]
         assert hr == pytest.approx(means)
 
 

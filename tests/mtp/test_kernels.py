@@ -1,4 +1,4 @@
-"""The fused TV loss: its PyTorch twin against the textbook, and the Triton kernel against the twin."""
+"""The fused TV loss: its twin in PyTorch against the textbook, and the Triton kernel against the twin."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from noria.core.errors import DataError
-from noria.mtp.training.kernels import available, tv, tv_backward, tv_forward
-from noria.mtp.training.losses import row_losses
+from noria.mtp.training import kernels
+from noria.mtp.training.kernels import available
+from tests.mtp import tv_twin
+from tests.mtp.logit_losses import row_losses
 
 needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
@@ -28,11 +30,13 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32, devic
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(device, dtype)
 
 
-def gradient(student: Tensor, teacher: Tensor, weights: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    z = student.clone().requires_grad_()
-    loss = tv(z, teacher, **options)
-    (g,) = torch.autograd.grad((loss * weights).nansum(), z)
-    return loss.detach(), g
+def gradient(
+    student: Tensor, teacher: Tensor, weights: Tensor, by: Any = tv_twin, **options: Any
+) -> tuple[Tensor, Tensor]:
+    """d_TV of each row, NaN where it is not finite, and its gradient times the weights."""
+    stats = by.tv_forward(student, teacher, **options)
+    loss = torch.where(stats.finite, (1 - stats.overlap).clamp(min=0), torch.nan)
+    return loss, by.tv_backward(student, teacher, stats, weights, **options)
 
 
 # --- the twin ------------------------------------------------------------------------------------------------
@@ -47,11 +51,11 @@ def test_tiles_of_any_width_are_one_softmax(seed: int, spread: float, vocab: int
     below = torch.where(q <= p, q, 0).sum(-1, keepdim=True)
     expected = slope[:, None] * q * (below - 1 + (q > p))
     for block in (1, 8, 64, 128):
-        stats = tv_forward(z, t, block=block)
+        stats = tv_twin.tv_forward(z, t, block=block)
         torch.testing.assert_close(stats.overlap.double(), torch.minimum(p, q).sum(-1), atol=2e-6, rtol=0)
         log_sum = stats.student_max + stats.student_sum.log()
         torch.testing.assert_close(log_sum, z.logsumexp(-1), atol=1e-5, rtol=1e-5)
-        g = tv_backward(z, t, stats, slope, block=block)
+        g = tv_twin.tv_backward(z, t, stats, slope, block=block)
         torch.testing.assert_close(g.double(), expected, atol=5e-6, rtol=0)
 
 
@@ -104,11 +108,11 @@ def test_what_does_not_fit_is_said() -> None:
         (z.T, z.T, {}),
     ):
         with pytest.raises(DataError):
-            tv(student, teacher, **options)
+            kernels.tv_forward(student, teacher, **options)
 
 
 def test_no_rows_are_no_trouble() -> None:
-    loss, g = gradient(normal(0, 8), normal(0, 8), torch.ones(0))
+    loss, g = gradient(normal(0, 8), normal(0, 8), torch.ones(0), kernels)
     assert loss.shape == (0,)
     assert g.shape == (0, 8)
 
@@ -118,7 +122,8 @@ def test_no_rows_are_no_trouble() -> None:
 BY_INTERPRETER = """
 import math
 import torch
-from noria.mtp.training.kernels import tv_backward, tv_forward
+from noria.mtp.training import kernels
+from tests.mtp import tv_twin
 
 for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
     generator = torch.Generator().manual_seed(0)
@@ -128,11 +133,11 @@ for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
     z[3, :190] = -math.inf
     slope = torch.randn(7, generator=generator)
     options = {"vocab_size": 200, "block": 64}
-    kernel, twin = (tv_forward(z, t, backend=b, **options) for b in ("triton", "torch"))
+    kernel, twin = (by.tv_forward(z, t, **options) for by in (kernels, tv_twin))
     assert kernel.finite.tolist() == twin.finite.tolist() == [True, False, False, True, False, True, True]
     for name, value in vars(kernel).items():
         torch.testing.assert_close(value[kernel.finite], getattr(twin, name)[kernel.finite], atol=1e-6, rtol=1e-6)
-    ours, theirs = (tv_backward(z, t, kernel, slope, backend=b, **options) for b in ("triton", "torch"))
+    ours, theirs = (by.tv_backward(z, t, kernel, slope, **options) for by in (kernels, tv_twin))
     assert ours.dtype == dtype
     assert not ours[:, 200:].any() and not ours[~kernel.finite].any() and ours[5].any()
     torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=tolerance)
@@ -189,7 +194,7 @@ def test_the_kernel_is_its_twin_on_a_gpu(dtype: torch.dtype, vocab: int) -> None
     z, t = (3 * normal(9, vocab, seed=n, dtype=dtype, device="cuda") for n in range(2))
     weights = normal(9, device="cuda")
     z[2, 5] = math.nan
-    kernel, twin = (gradient(z, t, weights, vocab_size=vocab - 8, backend=b) for b in ("triton", "torch"))
+    kernel, twin = (gradient(z, t, weights, by, vocab_size=vocab - 8) for by in (kernels, tv_twin))
     torch.testing.assert_close(kernel[0], twin[0], atol=1e-5, rtol=0, equal_nan=True)
     torch.testing.assert_close(kernel[1], twin[1], atol=1e-6, rtol=2 * torch.finfo(dtype).eps)
 

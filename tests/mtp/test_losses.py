@@ -16,22 +16,21 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.training import blocks
+from noria.mtp.training import blocks, kernels
 from noria.mtp.training.losses import (
     CHAIN_LOSSES,
     LOSSES,
     LossTerms,
     chain_tv,
     chain_tv_exact,
-    chain_weights,
     cold_head,
     loss_from_hidden,
-    loss_from_logits,
     loss_terms,
-    row_losses,
 )
-from noria.mtp.training.reads import LMHead, Reads, read_hidden, read_logits
+from noria.mtp.training.reads import LMHead, Reads, read_hidden
 from noria.mtp.types import LossName
+from tests.mtp import tv_twin
+from tests.mtp.logit_losses import loss_from_logits, read_logits, row_losses
 
 ROW_LOSSES = [name for name in LOSSES if name not in CHAIN_LOSSES]
 seeds = st.integers(0, 10_000)
@@ -200,14 +199,11 @@ def test_the_weights_of_the_chain_are_its_gradient(seed: int, gamma: int, dead: 
     alpha = torch.rand(3, gamma, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if dead:
         alpha[0, gamma // 2] = 0
-    w = chain_weights(alpha)
-    torch.testing.assert_close(
-        gradient(lambda a: chain_tv(a).sum(), alpha), -w / gamma, atol=1e-15, rtol=1e-12
-    )
+    w = -gamma * gradient(lambda a: chain_tv(a).sum(), alpha)
     assert (w >= 0).all()
     for k in range(gamma):
         later = sum(alpha[:, k + 1 : j + 1].prod(-1) for j in range(k, gamma))
-        torch.testing.assert_close(w[:, k], alpha[:, :k].prod(-1) * later)
+        torch.testing.assert_close(w[:, k], alpha[:, :k].prod(-1) * later, atol=1e-15, rtol=1e-12)
 
 
 def test_the_chain_of_a_constant_rate_is_a_geometric_series() -> None:
@@ -528,10 +524,6 @@ def test_no_more_logits_than_a_chunk_exist(name: LossName, train_head: bool) -> 
             train_head=train_head,
         ).loss.backward()
     assert memory.elements == chunk * vocab
-    with Largest() as memory:
-        z, t = student @ weight.T, teacher @ weight.T
-        loss_from_logits(name, z, t, tokens).loss.backward()
-    assert memory.elements == positions * 3 * vocab
 
 
 def test_a_chunk_is_gone_before_the_next_comes() -> None:
@@ -560,8 +552,10 @@ def test_a_chunk_is_gone_before_the_next_comes() -> None:
 
 
 def test_the_fused_kernel_can_take_the_place_of_the_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By its twin, which runs here too."""
+    """By its twin, which runs here, too."""
     s = Setting(dtype=torch.float32, softcap=4.0)
+    for name in ("tv_forward", "tv_backward"):
+        monkeypatch.setattr(kernels, name, getattr(tv_twin, name))
     results = []
     for fused in (False, True):
         monkeypatch.setattr(blocks, "_fusible", lambda z, wanted, f=fused: f and wanted == ("overlap",))
@@ -756,11 +750,14 @@ def reads_of(*names: str) -> Reads:
 Z, HEAD, H = torch.zeros(2, 3, 4), LMHead(torch.zeros(4, 5)), torch.zeros(2, 3, 5)
 
 
+def read(*, vocab_size: int | None = None, **options: Any) -> Reads:
+    return read_hidden(H, LMHead(HEAD.weight, vocab_size=vocab_size), teacher=H, **options)
+
+
 @pytest.mark.parametrize(
     ("kind", "word", "call"),
     [
-        (ConfigError, "no loss 'mse'", lambda: row_losses("mse", Z, Z)),
-        (ConfigError, "chain", lambda: row_losses("e2e_tv", Z, Z)),
+        (ConfigError, "no loss 'mse'", lambda: loss_terms("mse", reads_of())),
         (ConfigError, "needs kl", lambda: loss_terms("lk_hybrid", reads_of())),
         (ConfigError, "needs log_draft", lambda: loss_terms("e2e_tv_exact", reads_of())),
         (ConfigError, "weights of its own", lambda: loss_terms("e2e_tv", reads_of(), step_weights=[1, 1, 1])),
@@ -772,15 +769,13 @@ Z, HEAD, H = torch.zeros(2, 3, 4), LMHead(torch.zeros(4, 5)), torch.zeros(2, 3, 
             lambda: loss_terms("tv", Reads(torch.rand(()), torch.ones((), dtype=torch.bool))),
         ),
         (DataError, "mask", lambda: loss_terms("tv", reads_of(), torch.ones(3, 2, dtype=torch.bool))),
-        (DataError, "needs the tokens", lambda: loss_from_logits("e2e_tv_exact", Z, Z)),
-        (DataError, "rows", lambda: read_logits(Z, Z[:1])),
-        (DataError, "padded", lambda: read_logits(Z, torch.zeros(2, 3, 6))),
-        (DataError, "vocabulary of 5", lambda: read_logits(Z, Z, vocab_size=5)),
-        (DataError, "vocabulary of 0", lambda: read_logits(Z, Z, vocab_size=0)),
-        (DataError, "out of 4", lambda: read_logits(Z, Z, torch.full((2, 3), 4))),
-        (DataError, "one a row", lambda: read_logits(Z, Z, torch.zeros(6, dtype=torch.int64))),
-        (DataError, "one bool a row", lambda: read_logits(Z, Z, valid=torch.ones(2, 3))),
-        (ConfigError, "no read", lambda: read_logits(Z, Z, reads=("entropy",))),
+        (DataError, "needs the tokens", lambda: loss_from_hidden("e2e_tv_exact", H, HEAD, teacher=H)),
+        (DataError, "vocabulary of 5", lambda: read(vocab_size=5)),
+        (DataError, "vocabulary of 0", lambda: read(vocab_size=0)),
+        (DataError, "out of 4", lambda: read(tokens=torch.full((2, 3), 4))),
+        (DataError, "one a row", lambda: read(tokens=torch.zeros(6, dtype=torch.int64))),
+        (DataError, "one bool a row", lambda: read(valid=torch.ones(2, 3))),
+        (ConfigError, "no read", lambda: read(reads=("entropy",))),
         (ConfigError, "one teacher", lambda: read_hidden(H, HEAD)),
         (ConfigError, "one teacher", lambda: read_hidden(H, HEAD, teacher=H, teacher_logits=Z)),
         (ConfigError, "chunks of 0", lambda: read_hidden(H, HEAD, teacher=H, chunk_rows=0)),

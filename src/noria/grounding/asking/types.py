@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias
 
 Protocol: TypeAlias = Literal["unified", "staged", "per-item", "permute"]
 Control: TypeAlias = Literal[
     "none", "blind", "transcript", "black", "shuffled", "reversed", "cropped-box", "oracle"
 ]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
-CONTROLS: tuple[Control, ...] = get_args(Control)
 """
 none         the clip's frames, and its transcript
 blind        nothing at all: what the questions' own words give away

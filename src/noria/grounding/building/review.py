@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from noria.core.errors import DataError
 from noria.core.files import read_text, write_atomic
-from noria.core.judging import krippendorff_alpha
 from noria.grounding.corpus.records import Corpus, Observation, Question, Record
 
 COLUMNS = ("video", "kind", "number", "where", "text", "options", "answer", "verdict", "correction")
@@ -174,15 +173,6 @@ def _note(record: Record, what: str, row: Mapping[str, str], reviewed: ReviewRes
     if not verdict:
         reviewed.open.append(f"{record.video_id}: {what}")
     return verdict
-
-
-def review_agreement(paths: Iterable[Path]) -> float | None:
-    """Krippendorff's alpha of several people's verdicts on the same rows; an open row is missing.
-
-    Raises:
-        DataError: `read_sheet` refuses a sheet, or no row has two verdicts.
-    """
-    return krippendorff_alpha(verdict_table(paths))
 
 
 def verdict_table(paths: Iterable[Path]) -> NDArray[np.float64]:

@@ -24,8 +24,6 @@ CATEGORIES = (
 )
 SHORT = dict(zip(CATEGORIES, ("Pers", "Counter", "TempC", "Mixed", "Micro", "Spat", "TSJnt"), strict=True))
 """Category to the short name that tables use."""
-GROUNDING = CATEGORIES[4:]
-"""The visual-grounding cluster; the other four are the reasoning cluster."""
 OBSERVED = ("Expression", "Action", "Audio", "Background")
 """Dimensions of an observation."""
 DIMENSIONS = ("evidence_coverage", "logical_coherence", "grounding_accuracy", "directional_accuracy")

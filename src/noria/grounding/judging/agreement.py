@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from noria.core.judging import Checklist, Value, Verdict, krippendorff_alpha, majority
+from noria.core.judging import Checklist, Value, Verdict, agreement, krippendorff_alpha, majority
 from noria.grounding.asking.store import Sample
 from noria.grounding.corpus.types import DIMENSIONS, Rubric
 from noria.grounding.judging.cases import Case, dimensions, rubric
@@ -69,14 +69,12 @@ def agreement_of(
             d: krippendorff_alpha(np.array([[grade(c, n, d) for c in cases] for n in names]), "interval")
             for d in DIMENSIONS
         }
-    table: list[list[float]] = [[] for _ in names]
-    for case in cases:
-        for item in rubric(case).items:
-            for place, name in enumerate(names):
-                sample = rows.get(case.id, {}).get(name)
-                value = "" if sample is None else sample.answers.get(item.id, "")
-                table[place].append({"yes": 1.0, "no": 0.0}.get(value, math.nan))
-    return {"items": krippendorff_alpha(np.array(table), "nominal")}
+    nothing = Sample("", "", "", "error")
+    judged = (
+        [_verdicts(rubric(case), rows.get(case.id, {}).get(name, nothing)) for name in names]
+        for case in cases
+    )
+    return {"items": agreement(judged)}
 
 
 def _grade(sample: Sample, dimension: str) -> float:

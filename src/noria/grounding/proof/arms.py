@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from noria.core.progress import Progress
 from noria.core.runs.workers import report
 from noria.grounding.asking.config import MediaSettings
-from noria.grounding.asking.types import PROTOCOLS, Control, Protocol
+from noria.grounding.asking.types import Control, Protocol
 from noria.grounding.corpus.records import Corpus, each_question
 from noria.grounding.scoring.config import ScoreSettings
 from noria.grounding.synth.config import Knobs
@@ -196,7 +196,8 @@ def run_leak(seed: int, scale: dict[str, int]) -> dict[str, Any]:
     size = Scale(**scale)
     knobs = Knobs(leak=True, width=16, height=16, fps=1)
     with tempfile.TemporaryDirectory() as folder, serving({"leak": LeakReader()}) as url:
-        runs = {name: Asked("leak", "blind", knobs, name) for name in PROTOCOLS[:2]}
+        protocols: tuple[Protocol, ...] = ("unified", "staged")
+        runs = {name: Asked("leak", "blind", knobs, name) for name in protocols}
         results = {name: _ask(Path(folder), url, asked, size.leak, seed) for name, asked in runs.items()}
     truth = make_corpus(size.leak, knobs, seed=3000 + seed)[1].levels()
     return results | {"medium": float((truth == 2).mean())}

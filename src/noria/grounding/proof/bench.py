@@ -187,6 +187,8 @@ def _serve() -> None:
     """A server that answers every question with C after `LATENCY` seconds, however many are under way."""
     import re
 
+    from noria.core.chat import Answer
+    from noria.core.completions.answers import completion
     from noria.core.service.hosting import serve
     from noria.core.service.serving import Limits, Request, Response, Service, json_response, route
 
@@ -195,10 +197,7 @@ def _serve() -> None:
         await asyncio.sleep(LATENCY)
         numbers = re.findall(r"^Question (\d+)", body["messages"][-1]["content"], flags=re.MULTILINE)
         text = json.dumps({"task3": [{"q_idx": int(n), "answer": "C"} for n in numbers]})
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-        return json_response(
-            {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-        )
+        return json_response(completion("m", Answer(text)))
 
     routes = [route("/v1/chat/completions", chat, methods=["POST"], access="open")]
     serve(Service("stub", routes, limits=Limits(in_flight=4 * IN_FLIGHT), access_log=False), port=0)

@@ -31,6 +31,84 @@ RANDOM = "prejudiced, colours at random"
 NEAR = 0.05
 """Largest lead over a reader that sees nothing which still counts as none."""
 
+GUESS, CONSTANT = "a guess", "the best level for all"
+CLAIMS = (
+    (
+        "sees",
+        "A model that sees answers grounding questions far better than a classifier of their words",
+        "share of visual-grounding questions right",
+        "T3 grounding",
+        "seer",
+        BLIND,
+        "",
+    ),
+    (
+        "black-frames",
+        "From black frames it answers no better than the blind classifier",
+        "",
+        "T3",
+        BLACK,
+        BLIND,
+        "",
+    ),
+    (
+        "shuffled-frames",
+        "From another clip's frames it answers no better than the blind classifier",
+        "",
+        "T3",
+        SHUFFLED,
+        BLIND,
+        "",
+    ),
+    (
+        "blind-is-chance",
+        "The best classifier of the questions' words answers no better than a guess",
+        "",
+        "words",
+        BLIND,
+        GUESS,
+        "",
+    ),
+    (
+        "prejudiced-rates",
+        "A model that reads the confounder rates far better than the best level for all",
+        "share of levels right",
+        "T1",
+        "prejudiced",
+        CONSTANT,
+        "",
+    ),
+    (
+        "prejudice-convicts",
+        "PR is far higher for it than for the model that sees",
+        "prejudice rate",
+        "PR",
+        "prejudiced",
+        "seer",
+        SOURCE,
+    ),
+    (
+        "holistic-where-rating-does-not",
+        "HR parts the two by far more than T1 does",
+        "lead of the model that sees",
+        "lead",
+        "seer's lead in HR",
+        "seer's lead in T1",
+        SOURCE,
+    ),
+    (
+        "no-confounder-no-rating",
+        "Without the confounder the prejudiced model rates no better than the best level for all",
+        "",
+        "T1",
+        RANDOM,
+        CONSTANT,
+        "",
+    ),
+)
+"""Claims on SynthOCEAN: id, statement, metric, figure, subject, baseline, source. With a metric the subject is better
+by more than .3; without, by less than `NEAR`."""
+
 Worlds = list[dict[str, Any]]
 """One result a seed."""
 Values = dict[str, Sequence[float | None]]
@@ -113,7 +191,55 @@ def claims(worlds: Worlds, written: Worlds, scale: Scale) -> list[Claim]:
         written: results of `run_adversary`, one a seed.
         scale: sizes of the experiments.
     """
-    return [*_seeing(worlds, scale), *_prejudice(worlds, scale), *_builder(written)]
+    from noria.core.proofs.proof import Claim
+
+    made = []
+    for name, statement, metric, figure, subject, baseline, source in CLAIMS:
+        paid = _paid(scale, subject, baseline)
+        one, other = ([_value(w, figure, arm, subject) for w in worlds] for arm in (subject, baseline))
+        arms: Values = {subject: one, baseline: other}
+        if metric:
+            claim = Claim(
+                name,
+                statement,
+                metric,
+                "higher",
+                subject,
+                baseline,
+                arms,
+                margin=0.3,
+                source=source,
+                paid=paid,
+            )
+        else:
+            more, limit = f"{subject} less {baseline}", f"{NEAR:g}"
+            gaps = [None if a is None or b is None else a - b for a, b in zip(one, other, strict=True)]
+            claim = Claim(
+                name,
+                statement,
+                f"share right, {more}",
+                "lower",
+                more,
+                limit,
+                arms | {more: gaps, limit: [NEAR] * len(gaps)},
+                paid=paid | {more: paid[subject], limit: paid[baseline]},
+            )
+        made.append(claim)
+    return [*made, _adversary(written)]
+
+
+def _value(world: dict[str, Any], figure: str, arm: str, subject: str) -> float | None:
+    """A figure of an arm; of a constant, what it would have where the subject was asked."""
+    if arm == GUESS:
+        return 1 / 6
+    if arm == CONSTANT:
+        return float(world[subject]["constant"])
+    if figure == "words":
+        return float(world["words"])
+    if figure == "lead":
+        seer, prejudiced = (value(world, model, arm.split()[-1]) for model in ("seer", "prejudiced"))
+        return None if seer is None or prejudiced is None else seer - prejudiced
+    return value(world, arm, figure)
 
 
 def _paid(scale: Scale, *names: str) -> dict[str, Arm]:
@@ -138,90 +264,7 @@ def _paid(scale: Scale, *names: str) -> dict[str, Arm]:
     return arms
 
 
-def _seeing(worlds: Worlds, scale: Scale) -> list[Claim]:
-    """A model that sees answers, and does not from what is put in the place of the clip."""
-    sees = "A model that sees answers grounding questions far better than a classifier of their words"
-    grounding = _values(worlds, "T3 grounding", "seer", BLIND)
-    share = "share of visual-grounding questions right"
-    words: Values = {BLIND: [world["words"] for world in worlds], "a guess": [1 / 6] * len(worlds)}
-    return [
-        _claim("sees", sees, share, grounding, "seer", BLIND, scale),
-        _no_better(
-            "black-frames",
-            "From black frames it answers no better than the blind classifier",
-            _values(worlds, "T3", BLACK, BLIND),
-            BLACK,
-            BLIND,
-            scale,
-        ),
-        _no_better(
-            "shuffled-frames",
-            "From another clip's frames it answers no better than the blind classifier",
-            _values(worlds, "T3", SHUFFLED, BLIND),
-            SHUFFLED,
-            BLIND,
-            scale,
-        ),
-        _no_better(
-            "blind-is-chance",
-            "The best classifier of the questions' words answers no better than a guess",
-            words,
-            BLIND,
-            "a guess",
-            scale,
-        ),
-    ]
-
-
-def _prejudice(worlds: Worlds, scale: Scale) -> list[Claim]:
-    """The rates tell a model that sees from one that is prejudiced, where accuracy does not."""
-    both, constant = ("prejudiced", "seer"), "the best level for all"
-    best: Values = {constant: [world["seer"]["constant"] for world in worlds]}
-    even: Values = {constant: [world[RANDOM]["constant"] for world in worlds]}
-    gaps: Values = {
-        f"seer's lead in {figure}": [_lead(world, figure) for world in worlds] for figure in ("HR", "T1")
-    }
-    return [
-        _claim(
-            "prejudiced-rates",
-            "A model that reads the confounder rates far better than the best level for all",
-            "share of levels right",
-            _values(worlds, "T1", "prejudiced") | best,
-            "prejudiced",
-            constant,
-            scale,
-        ),
-        _claim(
-            "prejudice-convicts",
-            "PR is far higher for it than for the model that sees",
-            "prejudice rate",
-            _values(worlds, "PR", *both),
-            *both,
-            scale,
-            source=SOURCE,
-        ),
-        _claim(
-            "holistic-where-rating-does-not",
-            "HR parts the two by far more than T1 does",
-            "lead of the model that sees",
-            gaps,
-            "seer's lead in HR",
-            "seer's lead in T1",
-            scale,
-            source=SOURCE,
-        ),
-        _no_better(
-            "no-confounder-no-rating",
-            "Without the confounder the prejudiced model rates no better than the best level for all",
-            _values(worlds, "T1", RANDOM) | even,
-            RANDOM,
-            constant,
-            scale,
-        ),
-    ]
-
-
-def _builder(written: Worlds) -> list[Claim]:
+def _adversary(written: Worlds) -> Claim:
     """The adversary against writing as many questions anew, with the same scripted writer."""
     from noria.core.proofs.arms import Arm
     from noria.core.proofs.proof import Claim
@@ -233,20 +276,18 @@ def _builder(written: Worlds) -> list[Claim]:
         rival: [w["random"] for w in written],
     }
     spent = mean_known([sum(w["rewritten"]) for w in written]) or 0.0
-    return [
-        Claim(
-            "adversary",
-            "With a scripted writer half of whose drafts tell, the adversary leaves less to blind classifiers than "
-            "writing as many questions anew at random",
-            "questions that the best blind classifier answers",
-            "lower",
-            ours,
-            rival,
-            values,
-            margin=NEAR,
-            paid={name: Arm(name, "questions written anew", spent) for name in (ours, rival)},
-        )
-    ]
+    return Claim(
+        "adversary",
+        "With a scripted writer half of whose drafts tell, the adversary leaves less to blind classifiers than "
+        "writing as many questions anew at random",
+        "questions that the best blind classifier answers",
+        "lower",
+        ours,
+        rival,
+        values,
+        margin=NEAR,
+        paid={name: Arm(name, "questions written anew", spent) for name in (ours, rival)},
+    )
 
 
 def checks(worlds: Worlds, leaks: Worlds) -> list[Check]:
@@ -296,57 +337,6 @@ def _rate(table: dict[str, float], name: str) -> float:
     cells = list(table.values())
     whole, part = (sum(cells), cells[7]) if name == "HR" else (sum(cells[4:]), cells[4] + cells[6])
     return part / whole
-
-
-def _values(worlds: Worlds, figure: str, *names: str) -> Values:
-    return {name: [value(world, name, figure) for world in worlds] for name in names}
-
-
-def _claim(
-    id_: str,
-    statement: str,
-    metric: str,
-    arms: Values,
-    subject: str,
-    baseline: str,
-    scale: Scale,
-    **more: Any,
-) -> Claim:
-    """A claim of a difference of more than .3."""
-    from noria.core.proofs.proof import Claim
-
-    settings: dict[str, Any] = {"better": "higher", "margin": 0.3} | more
-    paid = _paid(scale, subject, baseline)
-    return Claim(id_, statement, metric, subject=subject, baseline=baseline, arms=arms, paid=paid, **settings)
-
-
-def _no_better(id_: str, statement: str, arms: Values, subject: str, baseline: str, scale: Scale) -> Claim:
-    """A claim that the subject is better than the baseline by less than `NEAR`."""
-    from noria.core.proofs.proof import Claim
-
-    more, limit = f"{subject} less {baseline}", f"{NEAR:g}"
-    pairs = zip(arms[subject], arms[baseline], strict=True)
-    values: Values = {
-        more: [None if a is None or b is None else a - b for a, b in pairs],
-        limit: [NEAR] * len(arms[subject]),
-    }
-    paid = _paid(scale, subject, baseline)
-    return Claim(
-        id_,
-        statement,
-        f"share right, {subject} less {baseline}",
-        "lower",
-        more,
-        limit,
-        arms | values,
-        paid=paid | {more: paid[subject], limit: paid[baseline]},
-    )
-
-
-def _lead(world: dict[str, Any], figure: str) -> float | None:
-    """Lead of the model that sees over the prejudiced one."""
-    seer, prejudiced = value(world, "seer", figure), value(world, "prejudiced", figure)
-    return None if seer is None or prejudiced is None else seer - prejudiced
 
 
 def reader_claims(readers: Worlds, passes: int) -> list[Claim]:

@@ -16,6 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from noria.core.chat import Answer, Usage
+from noria.core.completions.answers import completion
+
 HEIGHT, WIDTH = 72, 96
 Reader = Callable[["Request"], dict[str, Any]]
 
@@ -81,12 +84,5 @@ def chat_reply(body: Mapping[str, Any], readers: Mapping[str, Reader]) -> dict[s
     """
     request = read_request(body)
     text = json.dumps(readers[body["model"]](request))
-    message = {"role": "assistant", "content": text}
-    return {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 0,
-        "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-        "usage": {"prompt_tokens": len(request.text) // 4, "completion_tokens": len(text) // 4},
-    }
+    usage = Usage(len(request.text) // 4, len(text) // 4)
+    return completion(body["model"], Answer(text, usage=usage))

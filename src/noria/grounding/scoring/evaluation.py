@@ -74,34 +74,22 @@ def scored(
         rated: whether ratings were asked for.
         stood: places of the options of all questions, in each order.
     """
-    truth = restricted(truth_of(keys, settings.bins, settings.polarity), keys, asked, rated)
-    kept = _kept(keys, asked)
+    every = truth_of(keys, settings.bins, settings.polarity)
+    kept = np.array(
+        [asked is None or n in asked.get(key.video_id, ()) for key, n, _ in each_question(keys.records)],
+        dtype=bool,
+    )
+    truth = replace(
+        every,
+        levels=every.levels if rated else np.full_like(every.levels, -1),
+        **{name: getattr(every, name)[kept] for name in ("video", "category", "answer", "options", "linked")},
+    )
 
     def marks(lenient: bool) -> tuple[Marks, ...]:
         rows = [marks_of(keys, one, lenient=lenient) for one in predictions]
         return tuple(replace(m, answers=m.answers[kept]) for m in rows)
 
     return ScoreArrays(truth, marks(False), marks(True), tuple(places[kept] for places in stood))
-
-
-def _kept(keys: Keys, asked: Mapping[str, set[int]] | None) -> NDArray[np.bool_]:
-    """[q] whether a question was asked."""
-    kept = [asked is None or n in asked.get(key.video_id, ()) for key, n, _ in each_question(keys.records)]
-    return np.array(kept, dtype=bool)
-
-
-def restricted(truth: Truth, keys: Keys, asked: Mapping[str, set[int]] | None, rated: bool = True) -> Truth:
-    """The truth about what was asked alone."""
-    kept = _kept(keys, asked)
-    return replace(
-        truth,
-        levels=truth.levels if rated else np.full_like(truth.levels, -1),
-        video=truth.video[kept],
-        category=truth.category[kept],
-        answer=truth.answer[kept],
-        options=truth.options[kept],
-        linked=truth.linked[kept],
-    )
 
 
 def evaluate(one: ScoreArrays, settings: ScoreSettings, *, weights: Weights | None = None) -> dict[str, Any]:
@@ -157,10 +145,7 @@ def evaluate(one: ScoreArrays, settings: ScoreSettings, *, weights: Weights | No
             {"theta": str(t), **{e.name: [e.value, e.low, e.high] for e in row}}
             for t, row in zip(distinct, sweep, strict=True)
         ],
-        "curves": [
-            {"of": curve.of, "points": [[x, values] for x, values in curve.points]}
-            for curve in threshold_curves(truth, one.marks, theta)
-        ],
+        "curves": threshold_curves(truth, one.marks, theta),
         "least_detectable": None if hr is None else least_detectable(hr, len(set(truth.sources.tolist()))),
     }
 

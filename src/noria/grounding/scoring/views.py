@@ -6,9 +6,10 @@ either way, so they are read beside the number of answers that are missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -223,38 +224,23 @@ def guesses(truth: Truth, generator: np.random.Generator) -> Marks:
     )
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Rates over one threshold, the others at their defaults: [(threshold, {rate: value})]."""
-
-    of: str
-    points: list[tuple[float, dict[str, float | None]]] = field(default_factory=list)
-
-
-def threshold_curves(truth: Truth, marks: Sequence[Marks], around: Theta = DEFAULT) -> list[Curve]:
+def threshold_curves(truth: Truth, marks: Sequence[Marks], around: Theta = DEFAULT) -> list[dict[str, Any]]:
     """Each rate as a function of each threshold, in steps of .05, for a threshold is a choice and no fact.
 
     Args:
         truth: what is right.
         marks: the model's marks, in each order of options that it was asked in; rates are their means.
         around: the thresholds that are not varied.
+
+    Returns:
+        {of: name of the threshold, points: [[threshold, {rate: value}]]} of each.
     """
+
+    def at(theta: Theta) -> dict[str, float | None]:
+        return {r.name: r.value for r in averaged([rates(passes(truth, m, theta)) for m in marks])}
+
     steps = [Fraction(n, 20) for n in range(1, 21)]
-    makers: Mapping[str, Callable[[Fraction], Theta]] = {
-        "rating": lambda x: Theta(x, around.reasoning, around.grounding),
-        "reasoning": lambda x: Theta(around.rating, x, around.grounding),
-        "grounding": lambda x: Theta(around.rating, around.reasoning, x),
-    }
     return [
-        Curve(
-            name,
-            [
-                (
-                    float(x),
-                    {r.name: r.value for r in averaged([rates(passes(truth, m, make(x))) for m in marks])},
-                )
-                for x in steps
-            ],
-        )
-        for name, make in makers.items()
+        {"of": name, "points": [[float(x), at(replace(around, **{name: x}))] for x in steps]}
+        for name in ("rating", "reasoning", "grounding")
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from noria.core.chat import ChatServer
     from noria.grounding.asking.store import SampleStore
     from noria.grounding.judging.cases import Case
-
-    Draw = tuple[ChatServer, int, str]
 
 
 class JudgeConfig(LevelSettings, ServerOptions, BudgetOption, CacheOption, JsonOption, QuietOption):
@@ -80,15 +77,8 @@ def command(config: JudgeConfig) -> int:
     return code
 
 
-def run(
-    config: JudgeConfig, progress: Progress, *, servers: Sequence[ChatServer] | None = None
-) -> dict[str, Any]:
+def run(config: JudgeConfig, progress: Progress) -> dict[str, Any]:
     """Judge the rationales of a run, in `judge-NAME` of its folder.
-
-    Args:
-        config: the run and the rubric.
-        progress: shows how far it is.
-        servers: judge models of a larger panel, each of which sits `judges` times; by default the config's own.
 
     Returns:
         {folder, cases, judged, quorum, agreement, counts, same_family}; `judged` is the number of rationales with a
@@ -106,16 +96,13 @@ def run(
     from noria.grounding.judging.judge import VERSION, same_family, sample_id
     from noria.grounding.results.sources import open_source
 
-    rules = config.rubric == "rules"
-    if rules:
+    server = None
+    if config.rubric == "rules":
         unused = (*ServerOptions.model_fields, "budget", "cache", "judges", "quorum", "temperature")
         refuse_given(config, *unused, because="rules need no model, and judge once")
-    if servers is None:
-        servers = [] if rules else [config.server()]
-    if rules == bool(servers):
-        mend = "give --url and --model, or --rubric rules"
-        raise ConfigError("rules need no server, models do", where="judge", mend=mend)
-    if config.quorum is not None and config.quorum > config.judges * max(1, len(servers)):
+    else:
+        server = config.server()
+    if config.quorum is not None and config.quorum > config.judges:
         mend = "give --judges as many, or a smaller quorum"
         raise ConfigError(f"no item can have {config.quorum} verdicts", where="--quorum", mend=mend)
     source = open_source(config.source, data=config.data, judge="", tags=config.reasoning_tags)
@@ -126,22 +113,18 @@ def run(
     if not cases:
         mend = "judge a run that asked for reasons"
         raise DataError("the run holds no rationale to judge", where=str(config.source), mend=mend)
-    draws = [
-        (server, k, f"{server.model}#{k}" if k else server.model)
-        for server in servers
-        for k in range(config.judges)
-    ]
-    names = [name for _, _, name in draws] or ["rules"]
-    if len(set(names)) < len(names):
-        raise ConfigError("a judge sits twice", where="judge", mend="name each model once, and give --judges")
-    label = "-".join([config.rubric, *(server.model.rpartition("/")[2] for server in servers)])
+    if server is None:
+        label, names = "rules", ["rules"]
+    else:
+        label = f"{config.rubric}-{server.model.rpartition('/')[2]}"
+        names = [server.model, *(f"{server.model}#{k}" for k in range(1, config.judges))]
     folder = inside(config.source, f"judge-{label}")
     with lock(folder), SampleStore(folder) as store, progress:
         _settle(folder, config, names, VERSION)
         wanted = {sample_id(case, name) for case in cases for name in names}
         before = sum(status != "error" for name, status in store.statuses().items() if name in wanted)
         task = progress.task("judging", total=len(wanted), start=before)
-        asyncio.run(_judge(config, cases, draws, store, task))
+        asyncio.run(_judge(config, cases, server, names, store, task))
         task.done()
         counts = Counter(status for name, status in store.statuses().items() if name in wanted)
     judged = open_source(config.source, data=config.data, judge=folder.name, tags=config.reasoning_tags)
@@ -157,30 +140,33 @@ def run(
 
 
 async def _judge(
-    config: JudgeConfig, cases: Sequence[Case], draws: Sequence[Draw], store: SampleStore, task: Task
+    config: JudgeConfig,
+    cases: Sequence[Case],
+    server: ChatServer | None,
+    names: Sequence[str],
+    store: SampleStore,
+    task: Task,
 ) -> None:
-    """Have every draw of every model, or the rules, judge every case."""
+    """Have every draw of the model, or the rules, judge every case."""
     from noria.core.chat import ChatClient
     from noria.grounding.judging.judge import Seat, judge_all
 
-    servers = {server.model: server for server, _, _ in draws}
-    budget, cache = config.remaining(store.spent()), config.replies()
-    async with contextlib.AsyncExitStack() as stack:
-        # One client a server, so that its limits hold for all its draws together.
-        clients = {
-            model: await stack.enter_async_context(ChatClient(server, cache=cache, budget=budget))
-            for model, server in servers.items()
-        }
-        seats = [Seat(name, clients[server.model], k, config.sampling) for server, k, name in draws]
-        in_flight = sum(server.in_flight for server in servers.values()) or 1
+    async def judge(seats: Sequence[Seat], in_flight: int) -> None:
         await judge_all(
             cases,
-            seats or [Seat("rules")],
+            seats,
             config.rubric,
             store,
             in_flight=in_flight,
             on_sample=lambda sample: task.advance(),
         )
+
+    if server is None:
+        await judge([Seat("rules")], 1)
+        return
+    async with ChatClient(server, cache=config.replies(), budget=config.remaining(store.spent())) as client:
+        seats = [Seat(name, client, k, config.sampling) for k, name in enumerate(names)]
+        await judge(seats, server.in_flight)
 
 
 def _settle(folder: Path, config: JudgeConfig, names: Sequence[str], version: str) -> None:

@@ -23,7 +23,6 @@ of text that cannot be the target's own. It is never 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -31,14 +30,7 @@ import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.acceptance.rates import (
-    acceptance_rate,
-    accepted_mass,
-    at_tokens,
-    check_rule,
-    checked_pair,
-    is_distribution,
-)
+from noria.mtp.acceptance.rates import acceptance_rate, at_tokens, check_rule, checked_pair, is_distribution
 from noria.mtp.types import Rule
 
 Writer = Literal["target", "draft"]
@@ -63,60 +55,6 @@ def conditional_rates(prefix: Tensor) -> Tensor:
 def accept_length(prefix: Tensor) -> Tensor:
     """L = 1 + Σ_j A_j, tokens emitted a round, in [1, γ + 1]; [..., steps] to [...] (Bebop, Eq. 12)."""
     return 1 + prefix.sum(-1)
-
-
-def accept_rate(prefix: Tensor) -> Tensor:
-    """(L − 1) / γ, the share of drafts that are accepted; [..., steps] to [...]. Without drafts NaN."""
-    return prefix.mean(-1)
-
-
-def constant_alpha_length(alpha: float, gamma: int) -> float:
-    """L = (1 − α^{γ+1}) / (1 − α) of γ drafts that are each accepted with probability α; γ + 1 at α = 1.
-
-    Raises:
-        DataError: α outside [0, 1], or a negative γ.
-    """
-    if not 0 <= alpha <= 1 or gamma < 0:
-        raise DataError(f"α = {alpha} with γ = {gamma}", mend="α is a probability and γ a count")
-    return math.fsum(alpha**j for j in range(gamma + 1))  # the ratio is 0/0 at 1, and cancels close to it
-
-
-def enumerated_prefix_rates(target: Sequence[Tensor], draft: Sequence[Tensor], rule: Rule) -> Tensor:
-    """The exact A_j of a small vocabulary, by summing over all prefixes.
-
-    Args:
-        target: p_1 … p_γ; p_i has one axis of size vocab for each of the i − 1 tokens before it, and one for its own.
-        draft: q_1 … q_γ, of the same shapes.
-        rule: how drafts are verified.
-
-    Returns:
-        [steps] float64; NaN from the step on where any row is no distribution.
-
-    Raises:
-        ConfigError: an unknown rule.
-        DataError: shapes that do not fit.
-    """
-    check_rule(rule)
-    if len(target) != len(draft):
-        raise DataError(f"{len(target)} steps of the target and {len(draft)} of the draft")
-    mass = drafted = torch.ones((), dtype=torch.float64)
-    sound, rates = True, []
-    for step, (p, q) in enumerate(zip(target, draft, strict=True)):
-        vocab = p.shape[-1:]
-        if p.shape != q.shape or p.shape != vocab * (step + 1):
-            raise DataError(
-                f"p {list(p.shape)} and q {list(q.shape)} at step {step + 1}",
-                mend=f"give {step + 1} axes of one size",
-            )
-        p, q = p.double(), q.double()
-        sound = sound and bool((is_distribution(p) & is_distribution(q)).all())
-        if rule == "block":
-            drafted = drafted[..., None] * q
-            mass = torch.minimum(mass[..., None] * p, drafted)
-        else:
-            mass = mass[..., None] * accepted_mass(p, q, rule)
-        rates.append(mass.sum() if sound else torch.tensor(torch.nan, dtype=torch.float64))
-    return torch.stack(rates) if rates else torch.empty(0, dtype=torch.float64)
 
 
 # --- estimates from one pass along text ------------------------------------------------------------------------
@@ -312,8 +250,8 @@ class ChainAcceptance:
 
     @property
     def rate(self) -> float:
-        """The accept rate (L − 1) / γ."""
-        return float(accept_rate(self.prefix))
+        """The accept rate (L − 1) / γ, the share of drafts that are accepted; NaN without drafts."""
+        return float(self.prefix.mean(-1))
 
 
 def summarise(chains: Tensor, weights: Tensor | None = None) -> ChainAcceptance:

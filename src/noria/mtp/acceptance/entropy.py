@@ -73,11 +73,6 @@ def top_bounds(nats: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
     return (-h).exp().where(possible, torch.nan), high.where(possible, torch.nan)
 
 
-def pinsker_bound(kl: Tensor) -> Tensor:
-    """min(1, √(KL(p‖q)/2)) ≥ d_TV(p, q), so that rejection sampling accepts at least 1 − that. KL in nats, [...]."""
-    return (kl.clamp(min=0) / 2).sqrt().clamp(max=1)
-
-
 def _fano(m: Tensor, vocab: int) -> Tensor:
     rest = 1 - m
     spread: Tensor = torch.special.xlogy(rest, torch.full_like(m, vocab - 1))

@@ -67,7 +67,10 @@ def acceptance_rate(target: Tensor, draft: Tensor, rule: Rule) -> Tensor:
     """
     p, q = checked_pair(target, draft)
     check_rule(rule)
-    rate = accepted_mass(p, q, rule).sum(-1) if rule != "target_only" else at_tokens(p, q.argmax(-1))
+    if rule == "target_only":
+        rate = at_tokens(p, q.argmax(-1))
+    else:
+        rate = (p * q if rule == "match" else torch.minimum(p, q)).sum(-1)
     return rate.where(is_distribution(p) & is_distribution(q), torch.nan)
 
 
@@ -78,11 +81,6 @@ def rejection_gain(target: Tensor, draft: Tensor) -> Tensor:
     that ranks well and is under-confident: p = (.9, .1), q = (.55, .45) gives .65 − .90.
     """
     return overlap(target, draft) - acceptance_rate(target, draft, "target_only")
-
-
-def rejection_wins(target: Tensor, draft: Tensor) -> Tensor:
-    """Whether d_TV(p, q) < 1 − p(argmax q), bool [...]; False also where `rejection_gain` is NaN."""
-    return rejection_gain(target, draft) > 0
 
 
 def residual(target: Tensor, draft: Tensor) -> Tensor:
@@ -109,13 +107,6 @@ def residual(target: Tensor, draft: Tensor) -> Tensor:
 
 
 # --- helpers -------------------------------------------------------------------------------------------------
-
-
-def accepted_mass(p: Tensor, q: Tensor, rule: Rule) -> Tensor:
-    """a(v) of one step, [..., vocab]."""
-    if rule == "target_only":
-        return torch.zeros_like(p).scatter(-1, q.argmax(-1, keepdim=True), 1.0) * p
-    return p * q if rule == "match" else torch.minimum(p, q)
 
 
 def at_tokens(probs: Tensor, tokens: Tensor) -> Tensor:

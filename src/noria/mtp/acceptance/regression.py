@@ -57,11 +57,7 @@ def regress(entropy: ArrayLike, length: ArrayLike, *, level: float = 0.95) -> Re
         DataError: the two are not lists of one length.
         ConfigError: `level` out of range.
     """
-    h, tokens = _pairs(entropy, length, level)
-    return _fit(h, tokens, level)
-
-
-def _fit(entropy: NDArray[np.float64], length: NDArray[np.float64], level: float) -> Regression:
+    entropy, length = _pairs(entropy, length, level)
     known = ~(np.isnan(entropy) | np.isnan(length))
     h, tokens = entropy[known], length[known]
     n = len(h)
@@ -158,7 +154,7 @@ def decompose(
     change = np.where(np.isnan(moved), np.nan, change)
 
     if slope is None:
-        fit = _fit(h[:early], tokens[:early], level)
+        fit = regress(h[:early], tokens[:early], level=level)
         b, reason = fit.slope, f"b was fitted on {fit.n} early steps"
         trouble = _too_little(fit, flat)
     else:

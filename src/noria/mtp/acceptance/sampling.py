@@ -7,7 +7,7 @@ order and with the tie rules of Hugging Face's `generate`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -103,10 +103,7 @@ def processed(
         return _shaped(probs, valid, logits, columns - real)
     valid = (scores < math.inf).all(-1) & (scores > -math.inf).any(-1)  # NaN is not below anything
     scores = scores.masked_fill(~valid[..., None], 0.0)
-    scores = _temper(scores, rows)
-    scores = _top_k(scores, rows)
-    scores = _top_p(scores, rows)
-    scores = _min_p(scores, rows)
+    scores = _filtered(_temper(scores, rows), rows)
     probs = scores.softmax(-1)
     if greedy := [i for i, row in enumerate(rows) if row.greedy]:
         best = scores[greedy].argmax(-1, keepdim=True)
@@ -159,52 +156,51 @@ def _temper(scores: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
     return scores / _column(temperatures, scores)
 
 
-def _top_k(scores: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
-    chosen = [i for i, row in enumerate(rows) if row.top_k and not row.greedy]
-    if not chosen:
-        return scores
-    part = _take(scores, chosen)
-    counts = [min(rows[i].top_k, scores.shape[-1]) for i in chosen]
+def _below_top_k(part: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
+    counts = [min(row.top_k, part.shape[-1]) for row in rows]
     best = part.topk(max(counts)).values
-    index = torch.tensor(counts, device=scores.device)[:, None, None] - 1
-    last = best.gather(-1, index.expand(*part.shape[:-1], 1))
-    return _put(scores, chosen, part.masked_fill(part < last, -math.inf))
+    index = torch.tensor(counts, device=part.device)[:, None, None] - 1
+    return part < best.gather(-1, index.expand(*part.shape[:-1], 1))
 
 
-def _top_p(scores: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
-    chosen = [i for i, row in enumerate(rows) if row.top_p < 1 and not row.greedy]
-    if not chosen:
-        return scores
-    part = _take(scores, chosen)
+def _beyond_top_p(part: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
     ascending, order = part.sort(dim=-1)
-    drop = ascending.softmax(-1).cumsum(-1) <= _column([1 - rows[i].top_p for i in chosen], scores)
+    drop = ascending.softmax(-1).cumsum(-1) <= _column([1 - row.top_p for row in rows], part)
     drop[..., -1] = False
-    return _put(scores, chosen, part.masked_fill(torch.empty_like(drop).scatter_(-1, order, drop), -math.inf))
+    return torch.empty_like(drop).scatter_(-1, order, drop)
 
 
-def _min_p(scores: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
-    chosen = [i for i, row in enumerate(rows) if row.min_p and not row.greedy]
-    if not chosen:
-        return scores
-    part = _take(scores, chosen)
+def _below_min_p(part: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
     probs = part.softmax(-1)
-    floor = _column([rows[i].min_p for i in chosen], scores) * probs.amax(-1, keepdim=True)
-    return _put(scores, chosen, part.masked_fill(probs < floor, -math.inf))
+    return probs < _column([row.min_p for row in rows], part) * probs.amax(-1, keepdim=True)
+
+
+_FILTERS: tuple[tuple[Callable[[SamplingParams], bool], Callable[..., Tensor]], ...] = (
+    (lambda row: row.top_k > 0, _below_top_k),
+    (lambda row: row.top_p < 1, _beyond_top_p),
+    (lambda row: row.min_p > 0, _below_min_p),
+)
+"""Which requests each filter is for, and what it drops of their scores [rows, n, vocab], in their order."""
+
+
+def _filtered(scores: Tensor, rows: Sequence[SamplingParams]) -> Tensor:
+    """The scores with what each request's filters drop at −∞."""
+    for is_set, dropped in _FILTERS:
+        chosen = [i for i, row in enumerate(rows) if is_set(row) and not row.greedy]
+        if not chosen:
+            continue
+        every = len(chosen) == scores.shape[0]
+        part = scores if every else scores[chosen]
+        part = part.masked_fill(dropped(part, [rows[i] for i in chosen]), -math.inf)
+        if every:
+            scores = part
+        else:
+            scores[chosen] = part  # ours to write to: `processed` has copied the logits
+    return scores
 
 
 def _column(values: Sequence[float], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
-
-
-def _take(scores: Tensor, chosen: list[int]) -> Tensor:
-    return scores if len(chosen) == scores.shape[0] else scores[chosen]
-
-
-def _put(scores: Tensor, chosen: list[int], part: Tensor) -> Tensor:
-    if len(chosen) == scores.shape[0]:
-        return part
-    scores[chosen] = part  # ours to write to: `processed` has copied the logits
-    return scores
 
 
 def _number(name: str, value: float, low: float, high: float) -> None:

@@ -7,7 +7,7 @@ tokens follow the model's own law whatever drafts them, and do not depend on who
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -379,14 +379,12 @@ class _Batch:
         )
 
     def select(self, rows: Tensor) -> _Batch:
-        return _Batch(
-            self.prompts[rows],
-            self.lengths[rows],
-            self.limits[rows],
-            self.emitted[rows],
-            self.last[rows],
-            [self.params[row] for row in rows.tolist()],
-            self.streams.select(rows),
+        tensors = ("prompts", "lengths", "limits", "emitted", "last")
+        return replace(
+            self,
+            **{name: getattr(self, name)[rows] for name in tensors},
+            params=[self.params[row] for row in rows.tolist()],
+            streams=self.streams.select(rows),
         )
 
 

@@ -19,13 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from noria.core.errors import ConfigError
 from noria.mtp.types import LayoutName
-
-__all__ = ["LAYOUTS", "PARTS", "Layout", "LayoutName", "Part", "family_of", "layers_in", "layout_of"]
 
 Part = Literal["embedding_norm", "hidden_norm", "projection", "final_norm"]
 PARTS: tuple[Part, ...] = ("embedding_norm", "hidden_norm", "projection", "final_norm")
@@ -50,12 +48,12 @@ class Layout:
     name: LayoutName
     names: Mapping[Part, str]
     block: str
-    count: str
-    embedding_first: bool
-    normed: bool
-    zero_first: bool
-    shared: bool
-    copies: Mapping[str, Literal["embedding", "output"]]
+    count: str = "num_nextn_predict_layers"
+    embedding_first: bool = True
+    normed: bool = True
+    zero_first: bool = True
+    shared: bool = False
+    copies: Mapping[str, Literal["embedding", "output"]] = field(default_factory=dict)
 
     def key(self, part: Part, layer: int, depth: int) -> str:
         """The tensor name of a part of one layer of the head, behind a backbone of `depth` layers."""
@@ -74,57 +72,36 @@ class Layout:
         return match is not None and ("{n}" not in self.block or int(match[1]) >= depth)
 
 
+def _names(block: str, *names: str) -> dict[Part, str]:
+    """Tensor names of the parts, in the order of `PARTS`."""
+    return {part: f"{block}{name}.weight" for part, name in zip(PARTS, names, strict=True)}
+
+
+_QWEN, _DEEPSEEK, _MIMO = "mtp.", "model.layers.{n}.", "model.mtp_layers.{i}."
 LAYOUTS: dict[LayoutName, Layout] = {
     "qwen": Layout(
         name="qwen",
-        names={
-            "embedding_norm": "mtp.pre_fc_norm_embedding.weight",
-            "hidden_norm": "mtp.pre_fc_norm_hidden.weight",
-            "projection": "mtp.fc.weight",
-            "final_norm": "mtp.norm.weight",
-        },
-        block="mtp.layers.{i}.",
+        names=_names(_QWEN, "pre_fc_norm_embedding", "pre_fc_norm_hidden", "fc", "norm"),
+        block=_QWEN + "layers.{i}.",
         count="mtp_num_hidden_layers",
-        embedding_first=True,
-        normed=True,
         zero_first=False,
         shared=True,
-        copies={},
     ),
     "deepseek": Layout(
         name="deepseek",
-        names={
-            "embedding_norm": "model.layers.{n}.enorm.weight",
-            "hidden_norm": "model.layers.{n}.hnorm.weight",
-            "projection": "model.layers.{n}.eh_proj.weight",
-            "final_norm": "model.layers.{n}.shared_head.norm.weight",
-        },
-        block="model.layers.{n}.",
-        count="num_nextn_predict_layers",
-        embedding_first=True,
+        names=_names(_DEEPSEEK, "enorm", "hnorm", "eh_proj", "shared_head.norm"),
+        block=_DEEPSEEK,
         normed=False,
-        zero_first=True,
-        shared=False,
         copies={
-            "model.layers.{n}.embed_tokens.weight": "embedding",
-            "model.layers.{n}.shared_head.head.weight": "output",
+            _DEEPSEEK + "embed_tokens.weight": "embedding",
+            _DEEPSEEK + "shared_head.head.weight": "output",
         },
     ),
     "mimo": Layout(
         name="mimo",
-        names={
-            "embedding_norm": "model.mtp_layers.{i}.token_layernorm.weight",
-            "hidden_norm": "model.mtp_layers.{i}.hidden_layernorm.weight",
-            "projection": "model.mtp_layers.{i}.input_proj.weight",
-            "final_norm": "model.mtp_layers.{i}.final_layernorm.weight",
-        },
-        block="model.mtp_layers.{i}.",
-        count="num_nextn_predict_layers",
+        names=_names(_MIMO, "token_layernorm", "hidden_layernorm", "input_proj", "final_layernorm"),
+        block=_MIMO,
         embedding_first=False,
-        normed=True,
-        zero_first=True,
-        shared=False,
-        copies={},
     ),
 }
 

@@ -56,7 +56,7 @@ class RayTrainer(PolicyTrainer):
     """Trains as `PolicyTrainer` does, with writers that are Ray actors. Use it as a context, or call `close`.
 
     Args:
-        model, head, prompts, reward, config, more: arguments of `PolicyTrainer`; Ray pickles model, head and reward.
+        policy, more: arguments of `PolicyTrainer`; Ray pickles model, head and reward.
         writers: number of actors, which take batches in turn.
         resources: resources of each actor, as `ray.remote` takes them (`num_gpus=1`); one CPU by default.
         threads: PyTorch's threads in each actor.
@@ -68,12 +68,7 @@ class RayTrainer(PolicyTrainer):
 
     def __init__(
         self,
-        model: Any,
-        head: MTPHead | None,
-        prompts: Sequence[Sequence[int]],
-        reward: Reward,
-        config: RLConfig,
-        *,
+        *policy: Any,
         writers: int = 1,
         resources: Mapping[str, Any] | None = None,
         threads: int = 1,
@@ -81,7 +76,7 @@ class RayTrainer(PolicyTrainer):
     ) -> None:
         if writers < 1:
             raise ConfigError(f"{writers} writers", where="writers", mend="give at least 1")
-        super().__init__(model, head, prompts, reward, config, **more)
+        super().__init__(*policy, **more)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         self.ray: Any = require("ray", "ray")
         self._started = not self.ray.is_initialized()
@@ -89,8 +84,8 @@ class RayTrainer(PolicyTrainer):
             self.ray.init(include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
         actor = self.ray.remote(**{"num_cpus": 1} | dict(resources or {}))(_Writer)
         how = {"threads": threads, "eos": self.decoder.eos, "vocab": self.vocab}
-        parts = self.ray.put((model, head))
-        self._writers = [actor.remote(parts, reward, config, how) for _ in range(writers)]
+        parts = self.ray.put((self.model, self.head))
+        self._writers = [actor.remote(parts, self.reward, self.config, how) for _ in range(writers)]
         self._sent = 0
 
     def ask(self, number: int) -> Any:

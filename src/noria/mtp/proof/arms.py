@@ -10,26 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from noria.core.proofs.proof import smollm2
 from noria.mtp.types import LossName, Rule, SmallHead
-
-__all__ = [
-    "ARMS",
-    "DEPTH",
-    "PACED",
-    "REAL",
-    "RL_ARMS",
-    "SCALES",
-    "TUNING_SEEDS",
-    "RLArm",
-    "Scale",
-    "run_arm",
-    "run_pace",
-    "run_rl",
-    "run_text",
-    "run_warm",
-    "smollm2",
-]
 
 ARMS: dict[str, LossName | None] = {
     "warm head": None,

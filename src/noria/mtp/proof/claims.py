@@ -8,10 +8,11 @@ held out, drawn at several temperatures. The warm head itself, which is trained 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
+from noria.core.proofs.proof import smollm2
 from noria.mtp.proof.arms import (
     ARMS,
     RATES,
@@ -25,7 +26,6 @@ from noria.mtp.proof.arms import (
     run_rl,
     run_text,
     run_warm,
-    smollm2,
 )
 from noria.mtp.proof.figures import (
     PARTS,
@@ -212,7 +212,9 @@ def _of_real(claim: Claim) -> Claim:
     return replace(claim, id=f"smollm2-{claim.id}", statement=f"SmolLM2-135M: {claim.statement}")
 
 
-BETTER_HEADS = (
+Said = tuple[str, str, str, str]
+"""A claim about two arms: its id, its statement, the subject and the baseline."""
+BETTER_HEADS: tuple[Said, ...] = (
     ("e2e-over-warm", "Training on with the end-to-end TV loss beats the warm head", "e2e TV", "warm head"),
     ("ce-over-warm", "Training on with cross-entropy beats the warm head", "CE", "warm head"),
     ("e2e-over-ce", "The end-to-end TV loss beats cross-entropy", "e2e TV", "CE"),
@@ -223,7 +225,29 @@ BETTER_HEADS = (
     ("e2e-over-lk", "The end-to-end TV loss beats the LK hybrid", "e2e TV", "LK"),
     ("exact-over-product", "The exact chain objective beats the paper's product", "e2e TV, exact", "e2e TV"),
 )
-"""Claims about two heads by accept length: id, statement, subject, baseline."""
+"""Claims about two heads by accept length."""
+A_TENTH = "a tenth of CE's, rejection"
+LESS_LOST: tuple[Said, ...] = (
+    (
+        "entropy-rule",
+        "Rejection loses less accept length to a nat of entropy than target-only",
+        "e2e TV, rejection",
+        "e2e TV, target-only",
+    ),
+    (
+        "entropy-loss",
+        "By rejection, an e2e-TV head loses less to entropy than a CE head",
+        "e2e TV, rejection",
+        "CE, rejection",
+    ),
+    (
+        "entropy-free",
+        "By rejection, an e2e-TV head loses less than a tenth of what a CE head loses",
+        "e2e TV, rejection",
+        A_TENTH,
+    ),
+)
+"""Claims about what a nat of entropy costs, by rule and by loss."""
 
 
 def claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
@@ -233,123 +257,81 @@ def claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
         table: results by arm.
         paid: what each arm was paid.
     """
-    return [*_rule_claims(table, paid), *_head_claims(table, paid), *_entropy_claims(table, paid)]
-
-
-def _named(paid: Mapping[str, Arm], names: Mapping[str, str]) -> dict[str, Arm]:
-    """What arms were paid whose values are read off other arms: name of each, and of the arm it is read off."""
-    return {name: replace(paid[arm], name=name) for name, arm in names.items()}
-
-
-def _rule_claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
-    """Rejection against target-only, on the same head and on what it gained."""
-    from noria.core.proofs.proof import Claim
-
-    tv, rules = table["e2e TV"], {"rejection": "e2e TV", "target-only": "e2e TV"}
-    gains = {
-        rule: [length(a, rule) - length(b, rule) for a, b in zip(tv, table["CE"], strict=True)]
-        for rule in ("rejection", "target_only")
-    }
-    return [
-        Claim(
-            id="rejection-over-target-only",
-            statement="Rejection sampling accepts more of an e2e-TV head than target-only",
-            metric="accept length, three drafts, temperature 1",
-            better="higher",
-            arms={
-                "rejection": [length(r) for r in tv],
-                "target-only": [length(r, "target_only") for r in tv],
-            },
-            subject="rejection",
-            baseline="target-only",
-            source=SOURCE,
-            paid=_named(paid, rules),
-        ),
-        Claim(
-            id="target-only-does-not-care",
-            statement="What e2e TV gains over cross-entropy, it gains by rejection more than by target-only",
-            metric="gain of accept length over the CE head",
-            better="higher",
-            arms={"rejection": gains["rejection"], "target-only": gains["target_only"]},
-            subject="rejection",
-            baseline="target-only",
-            source=SOURCE,
-            paid=_named(paid, rules),
-        ),
-    ]
-
-
-def _head_claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
-    """Losses against each other, and against the head that all start from."""
-    from noria.core.proofs.proof import Claim
-
-    lengths = {arm: [length(r) for r in results] for arm, results in table.items()}
-    return [
-        Claim(
-            id=name,
-            statement=statement,
-            metric="accept length by rejection, three drafts, temperature 1",
-            better="higher",
-            arms=lengths,
-            subject=subject,
-            baseline=baseline,
-            source=SOURCE,
-            paid={arm: paid[arm] for arm in (subject, baseline)},
-        )
-        for name, statement, subject, baseline in BETTER_HEADS
-        if subject in table and baseline in table
-    ]
-
-
-def _entropy_claims(table: Table, paid: Mapping[str, Arm]) -> list[Claim]:
-    """What a nat of entropy costs, by rule and by loss."""
-    from noria.core.proofs.proof import Claim
-
-    tv, ce = table["e2e TV"], table["CE"]
+    tv, ce, rules = table["e2e TV"], table["CE"], {"rejection": "rejection", "target-only": "target_only"}
     slopes = {
         "e2e TV, rejection": [loss_a_nat(r, "rejection") for r in tv],
         "e2e TV, target-only": [loss_a_nat(r, "target_only") for r in tv],
         "CE, rejection": [loss_a_nat(r, "rejection") for r in ce],
     }
-    slopes["a tenth of CE's, rejection"] = [value / 10 for value in slopes["CE, rejection"]]
+    slopes[A_TENTH] = [value / 10 for value in slopes["CE, rejection"]]
+    # Values that are read off another arm were paid what that arm was paid.
     read_off = {name: "e2e TV" if name.startswith("e2e") else "CE" for name in slopes}
+    paid_too = {name: replace(paid["e2e TV"], name=name) for name in rules}
+    paid_too |= {name: replace(paid[arm], name=name) for name, arm in read_off.items()}
+    over: Said = (
+        "rejection-over-target-only",
+        "Rejection sampling accepts more of an e2e-TV head than target-only",
+        "rejection",
+        "target-only",
+    )
+    gains: Said = (
+        "target-only-does-not-care",
+        "What e2e TV gains over cross-entropy, it gains by rejection more than by target-only",
+        "rejection",
+        "target-only",
+    )
+    return [
+        *_claims(
+            [over],
+            "accept length, three drafts, temperature 1",
+            {name: [length(r, rule) for r in tv] for name, rule in rules.items()},
+            paid_too,
+        ),
+        *_claims(
+            [gains],
+            "gain of accept length over the CE head",
+            {
+                name: [length(a, rule) - length(b, rule) for a, b in zip(tv, ce, strict=True)]
+                for name, rule in rules.items()
+            },
+            paid_too,
+        ),
+        *_claims(
+            [said for said in BETTER_HEADS if table.keys() >= set(said[2:])],
+            "accept length by rejection, three drafts, temperature 1",
+            {arm: [length(r) for r in results] for arm, results in table.items()},
+            paid,
+        ),
+        *_claims(
+            LESS_LOST, "accept length lost per nat, over the temperatures", slopes, paid_too, better="lower"
+        ),
+    ]
+
+
+def _claims(
+    said: Sequence[Said],
+    metric: str,
+    arms: Mapping[str, Sequence[float]],
+    paid: Mapping[str, Arm],
+    **more: Any,
+) -> list[Claim]:
+    """Claims about the same figure of the same arms; more is better where `more` does not say otherwise."""
+    from noria.core.proofs.proof import Claim
+
     return [
         Claim(
             id=name,
             statement=statement,
-            metric="accept length lost per nat, over the temperatures",
-            better="lower",
-            arms=slopes,
-            subject="e2e TV, rejection",
+            metric=metric,
+            arms=arms,
+            subject=subject,
             baseline=baseline,
             source=SOURCE,
-            paid=_named(paid, read_off),
+            paid={arm: paid[arm] for arm in (subject, baseline)},
+            **{"better": "higher"} | more,
         )
-        for name, statement, baseline in (
-            (
-                "entropy-rule",
-                "Rejection loses less accept length to a nat of entropy than target-only",
-                "e2e TV, target-only",
-            ),
-            (
-                "entropy-loss",
-                "By rejection, an e2e-TV head loses less to entropy than a CE head",
-                "CE, rejection",
-            ),
-            (
-                "entropy-free",
-                "By rejection, an e2e-TV head loses less than a tenth of what a CE head loses",
-                "a tenth of CE's, rejection",
-            ),
-        )
+        for name, statement, subject, baseline in said
     ]
-
-
-def _updated(names: Iterable[str], steps: int) -> dict[str, Arm]:
-    """What arms of reinforcement learning were paid; none has a setting that was searched."""
-    from noria.core.proofs.arms import Arm
-
-    return {name: Arm(name, UPDATES, steps) for name in names}
 
 
 def rl_claims(trained: Table, steps: int) -> list[Claim]:
@@ -359,61 +341,45 @@ def rl_claims(trained: Table, steps: int) -> list[Claim]:
         trained: runs by arm.
         steps: updates of each run's policy.
     """
-    from noria.core.proofs.proof import Claim
-
-    def at(arm: str, which: int) -> list[float]:
-        return [part(log["accept_length"], which) for log in trained[arm]]
-
+    early, late = (
+        {arm: [part(log["accept_length"], which) for log in logs] for arm, logs in trained.items()}
+        for which in (0, 3)
+    )
+    changes = {arm: [b - a for a, b in zip(early[arm], late[arm], strict=True)] for arm in trained}
+    paid = _updated([*trained, "last quarter", "97 % of the first"], steps)
     result = []
     for way in ("", ", entropy up", ", entropy down"):
-        tv, ce = f"frozen e2e TV{way}", f"frozen CE{way}"
-        ends = {"last quarter": at(tv, 3), "97 % of the first": [0.97 * x for x in at(tv, 0)]}
-        result.append(
-            Claim(
-                id="rl-frozen-suffices" + way.replace(", entropy ", "-"),
-                statement=f"Over a run{way.replace(', ', ' that pushes ')} a frozen e2e-TV head keeps more than 97 % "
-                "of its accept length",
-                metric="accept length",
-                better="higher",
-                arms=ends,
-                subject="last quarter",
-                baseline="97 % of the first",
-                source=SOURCE,
-                paid=_updated(ends, steps),
-            )
+        tv, ce, run = f"frozen e2e TV{way}", f"frozen CE{way}", f"a run{way.replace(', ', ' that pushes ')}"
+        keeps = f"Over {run} a frozen e2e-TV head keeps more"
+        end = way.replace(", entropy ", "-")
+        result += _claims(
+            [
+                (
+                    f"rl-frozen-suffices{end}",
+                    f"{keeps} than 97 % of its accept length",
+                    "last quarter",
+                    "97 % of the first",
+                )
+            ],
+            "accept length",
+            {"last quarter": late[tv], "97 % of the first": [0.97 * x for x in early[tv]]},
+            paid,
         )
-        changes = {
-            arm: [last - first for first, last in zip(at(arm, 0), at(arm, 3), strict=True)]
-            for arm in (tv, ce)
-        }
-        result.append(
-            Claim(
-                id="rl-keeps" + way.replace(", entropy ", "-"),
-                statement=f"Over a run{way.replace(', ', ' that pushes ')} a frozen e2e-TV head keeps more of its "
-                "accept length than a frozen CE head",
-                metric="accept length, last quarter less first",
-                better="higher",
-                arms=changes,
-                subject=tv,
-                baseline=ce,
-                source=SOURCE,
-                paid=_updated((tv, ce), steps),
-            )
+        result += _claims(
+            [(f"rl-keeps{end}", f"{keeps} of its accept length than a frozen CE head", tv, ce)],
+            "accept length, last quarter less first",
+            {arm: changes[arm] for arm in (tv, ce)},
+            paid,
         )
-    result.append(
-        Claim(
-            id="rl-online",
-            statement="Training the head along accepts more late in a run than a frozen head",
-            metric="accept length, last quarter",
-            better="higher",
-            arms={arm: at(arm, 3) for arm in ("online e2e TV", "frozen e2e TV")},
-            subject="online e2e TV",
-            baseline="frozen e2e TV",
-            source=SOURCE,
-            paid=_updated(("online e2e TV", "frozen e2e TV"), steps),
-        )
+    along: Said = (
+        "rl-online",
+        "Training the head along accepts more late in a run than a frozen head",
+        "online e2e TV",
+        "frozen e2e TV",
     )
-    return result
+    return result + _claims(
+        [along], "accept length, last quarter", {arm: late[arm] for arm in along[2:]}, paid
+    )
 
 
 def pace_claims(paced: list[dict[str, Any]], steps: int) -> list[Claim]:
@@ -423,23 +389,26 @@ def pace_claims(paced: list[dict[str, Any]], steps: int) -> list[Claim]:
         paced: both runs, one pair a seed.
         steps: updates of each policy.
     """
-    from noria.core.proofs.proof import Claim
-
+    arms = ("drafts", "no drafts")
     return [
-        Claim(
-            id=f"rl-{name}-time",
-            statement=statement,
-            metric=f"milliseconds of a {name}, a token",
-            better="lower",
-            arms={arm: [pace(both[arm], parts) for both in paced] for arm in ("drafts", "no drafts")},
-            subject="drafts",
-            baseline="no drafts",
-            comparison="log_ratio",
-            source=SOURCE,
-            paid=_updated(("drafts", "no drafts"), steps),
-        )
+        claim
         for name, statement, parts in (
             ("step", "Drafted rollouts shorten a whole step of reinforcement learning", PARTS),
             ("rollout", "Drafted rollouts are faster", ("rollout",)),
         )
+        for claim in _claims(
+            [(f"rl-{name}-time", statement, *arms)],
+            f"milliseconds of a {name}, a token",
+            {arm: [pace(both[arm], parts) for both in paced] for arm in arms},
+            _updated(arms, steps),
+            better="lower",
+            comparison="log_ratio",
+        )
     ]
+
+
+def _updated(names: Iterable[str], steps: int) -> dict[str, Arm]:
+    """What arms of reinforcement learning were paid; none has a setting that was searched."""
+    from noria.core.proofs.arms import Arm
+
+    return {name: Arm(name, UPDATES, steps) for name in names}

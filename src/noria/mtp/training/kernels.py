@@ -1,11 +1,11 @@
-"""The total-variation loss of a row of logits in two passes over the vocabulary, as a Triton kernel and in PyTorch.
+"""The total-variation loss of a row of logits in two passes over the vocabulary, as a Triton kernel.
 
 The first pass keeps the running maximum m and D = Σ exp(z − m) of both rows; the second sums the overlap Σ min(p, q)
 and S = Σ q·1[q ≤ p]. The backward pass rebuilds q and p from m and D: ∂(1 − overlap)/∂z = q·(S − 1 + 1[q > p])
 (Bebop, appendix F). No softmax is ever stored, and all sums are in float32.
 
-Without a GPU or without Triton the same arithmetic, block by block, runs in PyTorch: that is what the tests on a CPU
-hold the kernel against. It is not meant for speed; `noria.mtp.training.losses` has a faster way on a CPU.
+It needs a GPU, or Triton's interpreter; without, `noria.mtp.training.blocks` has a way in PyTorch. The tests hold the
+kernel against the same two passes in PyTorch.
 """
 
 from __future__ import annotations
@@ -13,15 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from noria.core.errors import DataError
-
-Backend = Literal["triton", "torch"]
 
 FLOOR = -3.0e38  # finite, so that a block without any mass gives exp(−∞ − FLOOR) = 0 and not a NaN
 BLOCK = 4096
@@ -67,42 +64,27 @@ class TVStats:
         return ((sums > 0) & sums.isfinite()).all(dim=0)
 
 
-def tv(
-    student: Tensor, teacher: Tensor, *, vocab_size: int | None = None, backend: Backend | None = None
-) -> Tensor:
-    """d_TV(p, q) = 1 − Σ min(p, q) of each row, float32 [rows], differentiable in the student's logits.
-
-    A row with a logit that is NaN or +∞ is NaN and has no gradient; −∞ is a token of probability zero.
-
-    Args:
-        student: logits [rows, vocab] of any float type; the last axis is contiguous.
-        teacher: logits [rows, vocab]; no gradient flows to them.
-        vocab_size: entries from here on are padding and have no probability.
-        backend: the kernel or its twin; whichever can run by default.
-
-    Raises:
-        DataError: the shapes do not fit.
-    """
-    loss: Tensor = _TV.apply(student, teacher.detach(), vocab_size, backend)  # type: ignore[no-untyped-call]
-    return loss
-
-
 def tv_forward(
     student: Tensor,
     teacher: Tensor,
     *,
     vocab_size: int | None = None,
-    backend: Backend | None = None,
     block: int = BLOCK,
 ) -> TVStats:
-    """Run both passes of the forward direction, as `tv` does; `block` is the width of a tile, a power of two.
+    """The statistics of each row, by both passes of the forward direction.
+
+    A row with a logit that is NaN or +∞ is not finite; −∞ is a token of probability zero.
+
+    Args:
+        student: logits [rows, vocab] of any float type; the last axis is contiguous.
+        teacher: logits [rows, vocab].
+        vocab_size: entries from here on are padding and have no probability.
+        block: the width of a tile, a power of two.
 
     Raises:
         DataError: the shapes do not fit.
     """
     vocab = _check(student, teacher, vocab_size)
-    if (backend or _backend(student)) == "torch":
-        return _forward_torch(student[:, :vocab], teacher[:, :vocab], block)
     rows = student.shape[0]
     stats = torch.empty(6, rows, device=student.device, dtype=torch.float32)
     if rows:
@@ -119,7 +101,6 @@ def tv_backward(
     gradient: Tensor,
     *,
     vocab_size: int | None = None,
-    backend: Backend | None = None,
     block: int = BLOCK,
 ) -> Tensor:
     """The loss's gradient ∂(1 − overlap)/∂z times `gradient`, of the student's shape and type.
@@ -132,7 +113,6 @@ def tv_backward(
         stats: statistics that the forward pass returned.
         gradient: gradient in the loss of each row [rows].
         vocab_size: width of the vocabulary that the forward pass was given.
-        backend: the kernel or its twin; whichever can run by default.
         block: the width of a tile, a power of two.
 
     Raises:
@@ -141,9 +121,6 @@ def tv_backward(
     vocab = _check(student, teacher, vocab_size)
     finite = stats.finite
     out = torch.zeros_like(student, memory_format=torch.contiguous_format)
-    if (backend or _backend(student)) == "torch":
-        _backward_torch(student[:, :vocab], teacher[:, :vocab], stats, gradient, out[:, :vocab], block)
-        return out.masked_fill_(~finite[:, None], 0)
     if rows := student.shape[0]:
         _backward_jit[(rows,)](
             student,
@@ -163,27 +140,6 @@ def tv_backward(
     return out
 
 
-class _TV(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, vocab_size: int | None, backend: Backend | None
-    ) -> Tensor:
-        stats = tv_forward(student, teacher, vocab_size=vocab_size, backend=backend)
-        ctx.save_for_backward(student, teacher, *vars(stats).values())
-        ctx.options = {"vocab_size": vocab_size, "backend": backend}
-        return torch.where(stats.finite, (1 - stats.overlap).clamp(min=0), torch.nan)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        student, teacher, *stats = ctx.saved_tensors
-        return tv_backward(student, teacher, TVStats(*stats), gradient, **ctx.options), None, None, None
-
-
-def _backend(student: Tensor) -> Backend:
-    return "triton" if student.is_cuda and available() else "torch"
-
-
 def _check(student: Tensor, teacher: Tensor, vocab_size: int | None) -> int:
     if student.ndim != 2 or student.shape != teacher.shape:
         raise DataError(
@@ -196,40 +152,6 @@ def _check(student: Tensor, teacher: Tensor, vocab_size: int | None) -> int:
     if not 0 < vocab <= student.shape[1]:
         raise DataError(f"a vocabulary of {vocab} in logits that are {student.shape[1]} wide")
     return vocab
-
-
-# --- in PyTorch ----------------------------------------------------------------------------------------------
-
-
-def _forward_torch(student: Tensor, teacher: Tensor, block: int) -> TVStats:
-    zero = torch.zeros(student.shape[0], device=student.device)
-    max_q, sum_q, max_p, sum_p = zero + FLOOR, zero, zero + FLOOR, zero
-    for z, t in zip(torch.split(student, block, dim=1), torch.split(teacher, block, dim=1), strict=True):
-        max_q, sum_q = _running(z.float(), max_q, sum_q)
-        max_p, sum_p = _running(t.float(), max_p, sum_p)
-    overlap, below = zero, zero
-    for z, t in zip(torch.split(student, block, dim=1), torch.split(teacher, block, dim=1), strict=True):
-        q = (z.float() - max_q[:, None]).exp() / sum_q[:, None]
-        p = (t.float() - max_p[:, None]).exp() / sum_p[:, None]
-        overlap = overlap + torch.minimum(q, p).sum(dim=1)
-        below = below + torch.where(q <= p, q, 0.0).sum(dim=1)
-    return TVStats(max_q, sum_q, max_p, sum_p, overlap, below)
-
-
-def _running(x: Tensor, maximum: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    new = torch.maximum(maximum, x.amax(dim=1))
-    return new, total * (maximum - new).exp() + (x - new[:, None]).exp().sum(dim=1)
-
-
-def _backward_torch(
-    student: Tensor, teacher: Tensor, stats: TVStats, gradient: Tensor, out: Tensor, block: int
-) -> None:
-    scale, below = gradient.float()[:, None], stats.below[:, None]
-    blocks = (torch.split(x, block, dim=1) for x in (student, teacher, out))
-    for z, t, to in zip(*blocks, strict=True):
-        q = (z.float() - stats.student_max[:, None]).exp() / stats.student_sum[:, None]
-        p = (t.float() - stats.teacher_max[:, None]).exp() / stats.teacher_sum[:, None]
-        to.copy_(scale * q * (below - 1 + (q > p)))
 
 
 # --- in Triton: one program a row ----------------------------------------------------------------------------

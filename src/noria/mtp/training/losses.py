@@ -1,4 +1,4 @@
-"""The losses a draft head is trained with, on logits or straight from hidden states.
+"""The losses a draft head is trained with, straight from hidden states.
 
 Each is a function of the few numbers that `noria.mtp.training.reads` takes of every row, with gradients in closed
 form; so the losses, the chain's product among them, are plain autograd over scalars.
@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from noria.core.errors import ConfigError, DataError
-from noria.mtp.training.reads import LMHead, Read, Reads, read_hidden, read_logits
+from noria.mtp.training.reads import LMHead, Read, Reads, read_hidden
 from noria.mtp.types import LossName
 
 LOSSES: tuple[LossName, ...] = get_args(LossName)
@@ -91,20 +91,10 @@ def cold_head(name: LossName, acceptance: float) -> str | None:
 def chain_tv(overlap: Tensor) -> Tensor:
     """1 − (1/γ) Σ_j Π_{i≤j} α_i of each position (Bebop, Eq. 13), [..., steps] to [...].
 
-    Its gradient in α_k is −w_k / γ with `chain_weights`.
+    Its gradient in α_k is −w_k / γ with w_k = Π_{i<k} α_i · (1 + α_{k+1} + α_{k+1}α_{k+2} + … + Π_{i>k} α_i): how much
+    longer the accepted prefix gets on average by α_k, as an early step stands in more of the terms.
     """
     return 1 - overlap.cumprod(dim=-1).mean(dim=-1)
-
-
-def chain_weights(overlap: Tensor) -> Tensor:
-    """w_k = Π_{i<k} α_i · (1 + α_{k+1} + α_{k+1}α_{k+2} + … + Π_{i>k} α_i), [..., steps] to [..., steps].
-
-    How much longer the accepted prefix gets on average by α_k: an early step stands in more of the terms.
-    """
-    tails = [torch.ones_like(overlap[..., 0])]
-    for later in reversed(overlap.unbind(dim=-1)[1:]):
-        tails.append(1 + later * tails[-1])
-    return _before(overlap) * torch.stack(tails[::-1], dim=-1)
 
 
 def chain_tv_exact(overlap: Tensor, log_ratio: Tensor) -> Tensor:
@@ -149,16 +139,13 @@ def loss_terms(
     valid = torch.ones_like(reads.finite) if valid is None else valid
     if valid.shape != shape:
         raise DataError(f"the mask is {list(valid.shape)}, the rows are {list(shape)}", where="valid")
-    counts = valid & reads.finite
-    if name in CHAIN_LOSSES:
-        if step_weights is not None:
-            raise ConfigError(f"{name} has weights of its own", where="step_weights", mend="leave them out")
+    counts, chained = valid & reads.finite, name in CHAIN_LOSSES
+    if chained and step_weights is not None:
+        raise ConfigError(f"{name} has weights of its own", where="step_weights", mend="leave them out")
+    if chained:
         counts = counts.all(dim=-1, keepdim=True).expand(shape)
-        rows = _chain_loss(name, _safe(reads, counts))
-        use, weights = counts[..., 0], torch.ones_like(rows)
-    else:
-        rows = _row_loss(name, _safe(reads, counts), eta)
-        use, weights = counts, _step_weights(step_weights, rows)
+    rows = _losses(name, _safe(reads, counts), eta)
+    use, weights = (counts[..., 0] if chained else counts), _step_weights(step_weights, rows)
     weight = torch.where(use, weights, 0.0).sum()
     loss = torch.where(use, rows * weights, 0.0).sum() / torch.where(weight > 0, weight, 1.0)
     overlap = reads.overlap.detach()
@@ -174,84 +161,16 @@ def loss_terms(
     )
 
 
-# --- from logits and from hidden states --------------------------------------------------------------------------
-
-
-def row_losses(
-    name: LossName,
-    student: Tensor,
-    teacher: Tensor,
-    tokens: Tensor | None = None,
-    *,
-    eta: float = 3.0,
-    vocab_size: int | None = None,
-) -> Tensor:
-    """A loss of single rows, [..., vocab] to [...]; NaN, and without gradient, for a row that is not finite.
-
-    Args:
-        name: one of `LOSSES` that is not of `CHAIN_LOSSES`.
-        student: logits [..., vocab].
-        teacher: logits [..., vocab].
-        tokens: y [...] for `ce`; the teacher's most probable token by default, as in speculators.
-        eta: η of `lk_hybrid`.
-        vocab_size: width of the vocabulary; logits behind it are padding.
-
-    Raises:
-        ConfigError: the loss is unknown or over the chain.
-        DataError: shapes that do not fit; a token out of the vocabulary.
-    """
-    reads = read_logits(student, teacher, tokens, reads=NEEDS[_known(name)], vocab_size=vocab_size)
-    return _row_loss(name, reads, eta)
-
-
-def loss_from_logits(
-    name: LossName,
-    student: Tensor,
-    teacher: Tensor,
-    tokens: Tensor | None = None,
-    valid: Tensor | None = None,
-    *,
-    eta: float = 3.0,
-    step_weights: Sequence[float] | None = None,
-    vocab_size: int | None = None,
-) -> LossTerms:
-    """`loss_from_hidden` where the logits are at hand.
-
-    Args:
-        name: name of the loss.
-        student: logits [..., steps, vocab].
-        teacher: logits [..., steps, vocab] of the same targets.
-        tokens: the data's tokens [..., steps], which `e2e_tv_exact` needs; for `ce` the teacher's most probable token
-            by default.
-        valid: which rows may count [..., steps], all by default.
-        eta: η of `lk_hybrid`.
-        step_weights: a weight for each step [steps], equal by default.
-        vocab_size: width of the vocabulary; logits behind it are padding.
-
-    Raises:
-        ConfigError: the loss is unknown, or takes no `step_weights`.
-        DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
-    """
-    valid = _whole_chains(name, tokens, valid)
-    reads = read_logits(student, teacher, tokens, reads=NEEDS[name], valid=valid, vocab_size=vocab_size)
-    return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
-
-
 def loss_from_hidden(
     name: LossName,
     student: Tensor,
     head: LMHead,
     *,
-    teacher: Tensor | None = None,
-    teacher_logits: Tensor | None = None,
-    teacher_head: LMHead | None = None,
-    teacher_rows: Tensor | None = None,
     tokens: Tensor | None = None,
     valid: Tensor | None = None,
     eta: float = 3.0,
     step_weights: Sequence[float] | None = None,
-    chunk_rows: int | None = None,
-    train_head: bool = False,
+    **rows: Any,
 ) -> LossTerms:
     """A loss and its parts from the hidden states of every step of a chain.
 
@@ -260,44 +179,28 @@ def loss_from_hidden(
         student: hidden states [..., steps, hidden], as the LM head takes them; step k (from 1) of position t predicts
             the token at t + k + 1.
         head: the LM head they share with the teacher.
-        teacher: hidden states of the teacher, handed to `read_hidden` as the next three are.
-        teacher_logits: logits of the teacher, instead of its hidden states.
-        teacher_head: LM head of the teacher; `head` by default.
-        teacher_rows: row of the teacher that each row of the student belongs to [..., steps].
         tokens: the data's token that each row predicts [..., steps]; `e2e_tv_exact` needs them, and text that the
             teacher itself wrote. For `ce` the teacher's most probable token by default.
         valid: which rows may count [..., steps], all by default; the others are not computed.
         eta: η of `lk_hybrid`.
         step_weights: a weight for each step [steps], equal by default.
-        chunk_rows: rows whose logits exist at once.
-        train_head: let a gradient flow to the LM head.
+        rows: the teacher, and how rows are read: keywords of `read_hidden`.
 
     Raises:
         ConfigError: the loss is unknown or takes no `step_weights`; no teacher or two of them.
         DataError: shapes that do not fit; a token out of the vocabulary; `e2e_tv_exact` without tokens.
     """
     valid = _whole_chains(name, tokens, valid)
-    reads = read_hidden(
-        student,
-        head,
-        teacher=teacher,
-        teacher_logits=teacher_logits,
-        teacher_head=teacher_head,
-        teacher_rows=teacher_rows,
-        tokens=tokens,
-        valid=valid,
-        reads=NEEDS[name],
-        slopes=NEEDS[name],
-        chunk_rows=chunk_rows,
-        train_head=train_head,
-    )
+    needs = NEEDS[name]
+    reads = read_hidden(student, head, tokens=tokens, valid=valid, reads=needs, slopes=needs, **rows)
     return loss_terms(name, reads, valid, eta=eta, step_weights=step_weights)
 
 
 # --- helpers -----------------------------------------------------------------------------------------------------
 
 
-def _row_loss(name: LossName, reads: Reads, eta: float) -> Tensor:
+def _losses(name: LossName, reads: Reads, eta: float) -> Tensor:
+    """The loss of each row [..., steps]; of each position [...], if it is over the chain."""
     alpha = reads.overlap
     match _known(name):
         case "ce":
@@ -313,14 +216,11 @@ def _row_loss(name: LossName, reads: Reads, eta: float) -> Tensor:
         case "lk_hybrid":
             share = (-eta * alpha.detach()).exp()
             return share * _read(reads.kl, "kl", name) + (1 - share) * (1 - alpha)
-    raise ConfigError(f"{name} is a loss over the chain, not of a row", where="loss")
-
-
-def _chain_loss(name: LossName, reads: Reads) -> Tensor:
-    if name == "e2e_tv":
-        return chain_tv(reads.overlap)
-    log_draft = _read(reads.log_draft, "log_draft", name)
-    return chain_tv_exact(reads.overlap, log_draft - _read(reads.log_target, "log_target", name))
+        case "e2e_tv":
+            return chain_tv(alpha)
+        case "e2e_tv_exact":
+            log_draft = _read(reads.log_draft, "log_draft", name)
+            return chain_tv_exact(alpha, log_draft - _read(reads.log_target, "log_target", name))
 
 
 def _safe(reads: Reads, counts: Tensor) -> Reads:

@@ -1,4 +1,4 @@
-"""Values that the losses read of each row of target and draft, from logits or hidden states, with gradients by hand.
+"""Values that the losses read of each row of target and draft, from hidden states, with gradients by hand.
 
 With p the target's distribution (always detached) and q = softmax(z) the draft's, four numbers a row are all that any
 loss here needs (Bebop, Eq. 10-13):
@@ -10,8 +10,8 @@ loss here needs (Bebop, Eq. 10-13):
 | `reverse_kl` | KL(q‖p) = Σ q log(q/p) | q_j (log(q_j/p_j) − KL(q‖p)) |
 | `log_draft` | log q(y) of the data's token | 1[j = y] − q_j |
 
-with S = Σ q·1[q ≤ p]. Read from hidden states, rows pass through the LM head a chunk at a time and no more logits than
-chunk × vocab exist at once. Logits are computed in the type of the weights, everything behind them in float32 (float64
+with S = Σ q·1[q ≤ p]. Rows pass through the LM head a chunk at a time, and no more logits than chunk × vocab exist at
+once. Logits are computed in the type of the weights, everything behind them in float32 (float64
 stays). (Rounding logits to bfloat16 flips 1[q ≤ p] wherever p and q are close, which a TV gradient feels more than
 others do.)
 """
@@ -55,84 +55,6 @@ class Reads:
     reverse_kl: Tensor | None = None
     log_draft: Tensor | None = None
     log_target: Tensor | None = None
-
-
-# --- from logits -------------------------------------------------------------------------------------------------
-
-
-def read_logits(
-    student: Tensor,
-    teacher: Tensor,
-    tokens: Tensor | None = None,
-    *,
-    reads: Collection[Read] = OVERLAP,
-    valid: Tensor | None = None,
-    vocab_size: int | None = None,
-) -> Reads:
-    """Read rows of logits; differentiable in the student's.
-
-    A row with a NaN, +∞ or nothing but −∞ is not finite; −∞ is a token of probability zero.
-
-    Args:
-        student: z [..., vocab].
-        teacher: [..., vocab]; p is their softmax.
-        tokens: y [...] for `log_draft`; the teacher's most probable token by default.
-        reads: what to read besides `overlap`.
-        valid: rows to read [...], all by default; what stands in the others does not matter.
-        vocab_size: logits from here on are padding: they have no probability and no gradient.
-
-    Raises:
-        DataError: shapes that do not fit; a token out of the vocabulary.
-    """
-    if student.shape[:-1] != teacher.shape[:-1]:
-        raise DataError(
-            f"the student's rows are {list(student.shape[:-1])}, the teacher's {list(teacher.shape[:-1])}"
-        )
-    vocab = _vocab(student.shape[-1], teacher.shape[-1], vocab_size)
-    shape = student.shape[:-1]
-    rows = _valid_rows(valid, shape, student.device)
-    flat = _tokens(tokens, rows, shape, vocab)
-    wanted = _wanted(reads)
-    z, t = (x[..., :vocab].reshape(-1, vocab) for x in (student, teacher.detach()))
-    if valid is not None:
-        z, t = z[rows], t[rows]
-    *values, finite = _ReadLogits.apply(z, t, flat, wanted)  # type: ignore[no-untyped-call]
-    if valid is not None:
-        values = [v.new_full((valid.numel(),), torch.nan).index_copy(0, rows, v) for v in values]
-        finite = torch.zeros_like(valid, dtype=torch.bool).reshape(-1).index_copy(0, rows, finite)
-    return _named(wanted, values, finite, shape)
-
-
-class _ReadLogits(torch.autograd.Function):
-    """Rows of logits to their reads; the backward pass computes both distributions anew."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, student: Tensor, teacher: Tensor, tokens: Tensor | None, wanted: tuple[str, ...]
-    ) -> tuple[Tensor, ...]:
-        block = block_of(student, teacher, tokens, wanted)
-        finite = block.finite
-        outputs = [torch.where(finite, block.values[read], torch.nan) for read in wanted]
-        ctx.save_for_backward(student, teacher, tokens, finite)
-        ctx.wanted = wanted
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(
-            finite, *(v for r, v in zip(wanted, outputs, strict=True) if r == "log_target")
-        )
-        return *outputs, finite
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
-        student, teacher, tokens, finite = ctx.saved_tensors
-        pulls = _pulls(ctx.wanted, gradients, finite)
-        if not pulls:
-            return None, None, None, None
-        slope = block_of(student, teacher, tokens, ctx.wanted).pull(pulls)
-        return slope.masked_fill(~finite[:, None], 0).to(student.dtype), None, None, None
-
-
-# --- from hidden states ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -243,7 +165,8 @@ def read_hidden(
     source = source.detach().reshape(-1, source.shape[-1])
 
     order = _valid_rows(valid, shape, student.device)
-    _tokens(tokens, order, shape, vocab)
+    if tokens is not None:
+        tokens = _in_range(tokens, order, shape, vocab, "tokens")
     if teacher_rows is not None:
         teacher_rows = _in_range(teacher_rows, order, shape, source.shape[0], "teacher_rows")
         order = order[teacher_rows[order].argsort(stable=True)]  # rows of one teacher row next to each other
@@ -255,7 +178,7 @@ def read_hidden(
         teacher=source,
         teacher_head=teacher_head,
         teacher_rows=teacher_rows,
-        tokens=None if tokens is None else tokens.reshape(-1),
+        tokens=tokens,
         order=order,
         wanted=wanted,
         slopes=tuple(r for r in carried if r in wanted and r != "log_target"),
@@ -264,7 +187,8 @@ def read_hidden(
     )
     flat = student.reshape(-1, student.shape[-1])
     *values, finite = _ReadHidden.apply(flat, job.head.weight, job.head.bias, job)  # type: ignore[no-untyped-call]
-    return _named(wanted, values, finite, shape)
+    named = {read: value.reshape(shape) for read, value in zip(wanted, values, strict=True)}
+    return Reads(finite=finite.reshape(shape), **named)
 
 
 @dataclass(frozen=True)
@@ -336,8 +260,11 @@ class _ReadHidden(torch.autograd.Function):
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         job: _Job = ctx.job
         finite, student, weight, bias, *saved = ctx.saved_tensors
-        pulls = _pulls(job.wanted, gradients, finite)
-        pulls = {r: g for r, g in pulls.items() if r in job.slopes}
+        pulls = {
+            read: torch.where(finite, g, 0.0)  # zero for rows that are not finite
+            for read, g in zip(job.wanted, gradients, strict=False)
+            if g is not None and read in job.slopes
+        }
         if not pulls:
             return None, None, None, None
         if ctx.again:
@@ -398,17 +325,6 @@ def _wanted(reads: Collection[Read], *, overlap: bool = True) -> tuple[str, ...]
     return (*wanted, "log_target") if "log_draft" in wanted else wanted
 
 
-def _named(wanted: tuple[str, ...], values: Sequence[Tensor], finite: Tensor, shape: torch.Size) -> Reads:
-    named = {read: value.reshape(shape) for read, value in zip(wanted, values, strict=True)}
-    return Reads(finite=finite.reshape(shape), **named)
-
-
-def _pulls(wanted: tuple[str, ...], gradients: Sequence[Tensor | None], finite: Tensor) -> dict[str, Tensor]:
-    """The gradients that came, zero for rows that are not finite."""
-    pairs = zip(wanted, gradients, strict=False)
-    return {read: torch.where(finite, g, 0.0) for read, g in pairs if g is not None and read != "log_target"}
-
-
 def _frozen(head: LMHead) -> LMHead:
     bias = None if head.bias is None else head.bias.detach()
     return LMHead(head.weight.detach(), bias, head.scale, head.softcap, head.vocab_size)
@@ -439,10 +355,6 @@ def _valid_rows(valid: Tensor | None, shape: torch.Size, device: torch.device) -
             mend="give one bool a row",
         )
     return valid.reshape(-1).nonzero()[:, 0]
-
-
-def _tokens(tokens: Tensor | None, rows: Tensor, shape: torch.Size, vocab: int) -> Tensor | None:
-    return None if tokens is None else _in_range(tokens, rows, shape, vocab, "tokens")[rows]
 
 
 def _in_range(index: Tensor, rows: Tensor, shape: torch.Size, size: int, where: str) -> Tensor:

@@ -22,12 +22,14 @@ from noria.core.proofs.proof import Claim, Evidence, ProofContext, versions
 from noria.routing.proof.arms import ESTIMATORS, run_default, run_gradients, run_record, run_training
 from noria.routing.proof.figures import Results, figures
 from noria.routing.proof.tuning import (
+    TRAINING,
     TUNING_SEEDS,
     WEIGHTS,
+    WRITING,
+    Settings,
     paid,
-    tuned_training,
+    tuned,
     tuned_weights,
-    tuned_writers,
 )
 from noria.routing.proof.writer_arms import run_school, run_writer
 from noria.routing.tables.imports import import_table
@@ -156,7 +158,12 @@ def _gradients(
 
 
 def _trained(context: ProofContext, scale: Scale, seeds: Sequence[int], name: str, file: str) -> Results:
-    settings = tuned_training(context, name, file, scale.trained, min(scale.steps, SHORT_STEPS))
+    steps = min(scale.steps, SHORT_STEPS)
+
+    def job(arm: str, seed: int, own: Settings) -> tuple[Any, ...]:
+        return (file, arm, seed, steps, own)
+
+    settings = tuned(context, run_training, TRAINING, job, scale.trained, f"policies on {name}", "macro")
     jobs = {
         (arm, seed): (f"{arm} on {name}, seed {seed}", (file, arm, seed, scale.steps, settings[arm]))
         for seed in seeds
@@ -175,7 +182,11 @@ def _written(context: ProofContext, scale: Scale, seeds: Sequence[int], file: st
         run_school(file, scale.school, str(school))
     size = (scale.writer_steps, scale.writer_prompts)
     short = (scale.writer_steps // 2, scale.writer_prompts)
-    settings = tuned_writers(context, file, str(school), scale.writers, *short)
+
+    def job(arm: str, seed: int, own: Settings) -> tuple[Any, ...]:
+        return (file, str(school), ESTIMATORS[arm], seed, *short, own)
+
+    settings = tuned(context, run_writer, WRITING, job, scale.writers, "routers that write", "area")
     jobs = {
         (arm, seed): (
             f"writer by {arm}, seed {seed}",

@@ -6,15 +6,14 @@ pure noise, an arm that is held at λ = 1 is compared at its worst.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from noria.core.proofs.arms import TRIES, Arm, best_candidate, candidates
 from noria.core.proofs.proof import ProofContext
-from noria.routing.proof.arms import CONDITIONS, ESTIMATORS, run_gradients, run_training
-from noria.routing.proof.writer_arms import run_writer
+from noria.routing.proof.arms import CONDITIONS, run_gradients
 
 TUNING_SEEDS = (100, 101)
 """Seeds that settings are chosen on."""
@@ -73,57 +72,27 @@ def tuned_weights(
     return chosen | {"scale": dict.fromkeys(estimators, 1.0)}
 
 
-def tuned_training(
-    context: ProofContext, name: str, file: str, arms: Sequence[str], steps: int
-) -> dict[str, Settings]:
-    """Find each estimator's best settings of a policy that chooses once, by macro accuracy at the end.
-
-    Args:
-        context: runs the jobs.
-        name: name of the table.
-        file: file or folder of the table.
-        arms: names of the estimators.
-        steps: number of training steps.
-    """
-    tried = candidates(TRAINING, generator=np.random.default_rng(0))
-
-    def job(arm: str, seed: int, settings: Settings) -> tuple[Any, ...]:
-        return (file, arm, seed, steps, settings)
-
-    return _tuned(context, run_training, job, arms, tried, f"policies on {name}", "macro")
-
-
-def tuned_writers(
-    context: ProofContext, file: str, school: str, arms: Sequence[str], steps: int, prompts: int
-) -> dict[str, Settings]:
-    """Find each estimator's best settings of a router that writes, by macro accuracy over the training.
-
-    Args:
-        context: runs the jobs.
-        file: file of the table.
-        school: folder of the model that was taught the grammar.
-        arms: names of the estimators.
-        steps: number of training steps.
-        prompts: number of questions of a step.
-    """
-    tried = candidates(WRITING, generator=np.random.default_rng(0))
-
-    def job(arm: str, seed: int, settings: Settings) -> tuple[Any, ...]:
-        return (file, school, ESTIMATORS[arm], seed, steps, prompts, settings)
-
-    return _tuned(context, run_writer, job, arms, tried, "routers that write", "area")
-
-
-def _tuned(
+def tuned(
     context: ProofContext,
-    function: Any,
-    job: Any,
+    function: Callable[..., Any],
+    space: Mapping[str, Sequence[float]],
+    job: Callable[[str, int, Settings], tuple[Any, ...]],
     arms: Sequence[str],
-    tried: Sequence[Settings],
     label: str,
     key: str,
 ) -> dict[str, Settings]:
-    """Best of the settings tried, by arm: the highest mean of `key` over the tuning seeds."""
+    """Find each estimator's best of the settings tried: the highest mean of a figure over the tuning seeds.
+
+    Args:
+        context: runs the jobs.
+        function: trains one arm.
+        space: values of each setting.
+        job: arguments of `function`, of an arm, a seed and settings.
+        arms: names of the estimators.
+        label: name of what is trained.
+        key: figure of a result that is judged by.
+    """
+    tried = candidates(space, generator=np.random.default_rng(0))
     jobs = {
         f"{label}: {arm}, setting {number}, seed {seed}": job(arm, seed, settings)
         for arm in arms
@@ -131,7 +100,7 @@ def _tuned(
         for seed in TUNING_SEEDS
     }
     results = iter(context.map(function, jobs, label=f"settings of {label}"))
-    chosen = {}
+    chosen: dict[str, Settings] = {}
     for arm in arms:
         scores = [[next(results)[key] for _ in TUNING_SEEDS] for _ in tried]
         chosen[arm] = tried[best_candidate(scores, "higher")]

@@ -22,7 +22,8 @@ from functools import partial
 from typing import Any
 
 from noria.core.chat import Answer, ChatClient, Failure, Outcome, Refusal
-from noria.core.completions.answers import DONE, ChunkWriter, completion, failure_error
+from noria.core.completions.answers import DONE, ChunkWriter, completion, failure_error, model_list
+from noria.core.completions.requests import CompletionRequest
 from noria.core.errors import DataError, needing
 from noria.core.service.serving import HttpError, Limits, Request, Response, Service, json_response, route
 from noria.routing.pool.pool import Pool
@@ -32,7 +33,6 @@ from noria.routing.service.health import Health
 from noria.routing.service.wire import (
     AUTO,
     SAMPLING,
-    RoutedRequest,
     decision_record,
     headers_of,
     in_strategy,
@@ -122,9 +122,7 @@ class _Front:
     # -- endpoints ----------------------------------------------------------------------------------------------------
 
     async def models(self, request: Request) -> Response:
-        names = [AUTO, *self.routes]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "noria"} for name in names]
-        return json_response({"object": "list", "data": data})
+        return json_response(model_list([AUTO, *self.routes]))
 
     async def route(self, request: Request) -> Response:
         query = read_request(await request.body(), self.routes)
@@ -139,7 +137,7 @@ class _Front:
         answer = self._stream if query.stream else self._whole
         return await request.unless_left(answer(query, ranking))
 
-    def _able(self, query: RoutedRequest, routes: Sequence[Route]) -> list[Route]:
+    def _able(self, query: CompletionRequest, routes: Sequence[Route]) -> list[Route]:
         """The routes that follow all that a caller has set.
 
         Raises:
@@ -163,20 +161,21 @@ class _Front:
             )
         return able
 
-    async def _whole(self, query: RoutedRequest, ranking: Sequence[Route]) -> Response:
+    async def _whole(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
+        tried: list[str] = []
         for chosen in ranking:
             outcome = await self._ask(chosen, query, self._within(chosen, ranking))
             self._count(chosen, outcome)
             if not isinstance(outcome, Failure):
-                return json_response(completion(chosen.label, outcome), headers=headers_of(chosen, query))
+                return json_response(completion(chosen.label, outcome), headers=headers_of(chosen, tried))
             failure = outcome
-            query.tried.append(chosen.label)
+            tried.append(chosen.label)
         raise failure_error(failure)
 
-    def _decide(self, query: RoutedRequest) -> Decision:
+    def _decide(self, query: CompletionRequest) -> Decision:
         began = time.perf_counter()
-        if query.model != AUTO:
+        if (query.model or AUTO) != AUTO:
             (chosen,) = self._able(query, [self.routes[query.model]])
             return Decision(chosen, (chosen,), (0.0,), "asked for by name")
         able = self._able(query, self.known)
@@ -202,9 +201,9 @@ class _Front:
         """Seconds that a request may wait for a place at a backend."""
         return self.limits.patience if chosen == ranking[-1] else self.limits.queue
 
-    async def _ask(self, chosen: Route, query: RoutedRequest, within: float) -> Outcome:
+    async def _ask(self, chosen: Route, query: CompletionRequest, within: float) -> Outcome:
         strategy = self.pool.strategies[chosen.strategy]
-        model, request = self.pool.models[chosen.model], in_strategy(query.request, strategy)
+        model, request = self.pool.models[chosen.model], in_strategy(query, strategy)
         if isinstance(
             model, ChatClient
         ):  # its clock runs while the server works, and not while a place is awaited
@@ -221,22 +220,23 @@ class _Front:
 
     # -- streams ------------------------------------------------------------------------------------------------------
 
-    async def _stream(self, query: RoutedRequest, ranking: Sequence[Route]) -> Response:
+    async def _stream(self, query: CompletionRequest, ranking: Sequence[Route]) -> Response:
         failure: Failure | None = None
+        tried: list[str] = []
         for chosen in ranking:
             pieces = self._pieces(chosen, query, self._within(chosen, ranking))
             first = await anext(pieces)
             if isinstance(first, Failure):
                 await pieces.aclose()
                 failure = first
-                query.tried.append(chosen.label)
+                tried.append(chosen.label)
                 continue
             events = self._events(chosen, query, first, pieces)
-            return _EventStream(events, pieces, headers_of(chosen, query))
+            return _EventStream(events, pieces, headers_of(chosen, tried))
         raise failure_error(failure)
 
     async def _pieces(
-        self, chosen: Route, query: RoutedRequest, within: float
+        self, chosen: Route, query: CompletionRequest, within: float
     ) -> AsyncGenerator[str | Outcome]:
         """Pieces of text, and then the outcome. The server's clock runs anew with every event, also of reasoning."""
         strategy, model = self.pool.strategies[chosen.strategy], self.pool.models[chosen.model]
@@ -248,7 +248,7 @@ class _Front:
                 yield outcome.text
             yield outcome
             return
-        async with model.stream(in_strategy(query.request, strategy), within=within) as stream:
+        async with model.stream(in_strategy(query, strategy), within=within) as stream:
             async for piece in stream:
                 yield piece
             self._count(chosen, stream.outcome)
@@ -257,7 +257,7 @@ class _Front:
     async def _events(
         self,
         chosen: Route,
-        query: RoutedRequest,
+        query: CompletionRequest,
         first: str | Outcome,
         pieces: AsyncGenerator[str | Outcome],
     ) -> AsyncIterator[bytes]:
@@ -272,7 +272,7 @@ class _Front:
             yield writer.error(piece)
         elif piece is not None:
             yield writer.last(piece)
-            if query.usage:
+            if query.include_usage:
                 yield writer.usage(piece.usage)
             yield DONE
 

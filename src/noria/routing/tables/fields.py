@@ -18,7 +18,7 @@ def text(record: Mapping[str, Any], field: str, where: str) -> str:
     value = record.get(field)
     if not isinstance(value, str) or not value.strip():
         raise DataError(f"{field}: no text", where=where)
-    return _unicode(value, field, where)
+    return value
 
 
 def optional_text(record: Mapping[str, Any], field: str, where: str) -> str | None:
@@ -30,7 +30,7 @@ def optional_text(record: Mapping[str, Any], field: str, where: str) -> str | No
     value = record.get(field)
     if value is not None and not isinstance(value, str):
         raise DataError(f"{field}: {shown(value)} is no text", where=where, mend="null if there is none")
-    return None if value is None else _unicode(value, field, where)
+    return value
 
 
 def name(record: Mapping[str, Any], field: str, where: str) -> str:
@@ -54,18 +54,7 @@ def answers(value: Any, where: str) -> tuple[str, ...]:
     listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list | tuple) or not all(isinstance(answer, str) for answer in listed):
         raise DataError("answers: not a list of strings", where=where, mend='write "answers": ["…"]')
-    return tuple(_unicode(answer, "answers", where) for answer in listed)
-
-
-def _unicode(value: str, field: str, where: str) -> str:
-    """Refuse what no file in UTF-8 and no page can hold: JSON can write half of a surrogate pair."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{field}: character {error.start + 1} is half of a surrogate pair", where=where
-        ) from None
-    return value
+    return tuple(listed)
 
 
 def number(value: Any, field: str, where: str, *, most: float = math.inf) -> float:
