@@ -315,35 +315,33 @@ def _combined(
 ) -> tuple[Operation, ...]:
     """The operations that are better together, found on the pool alone: the gate sees one candidate and spends once.
 
-    All of them where they gain and no skill falls below its floor. Else the better of two searches: from all, leaving
-    out what costs the floors most until they hold; from none, the best alone first, each kept where it adds.
+    All of them where they gain and no skill falls below its floor, else one after the other, the best alone first, each
+    kept where it adds to what is kept.
     """
     samples = [sample for sample, _, _ in parent.rows]
-    labels = np.array([sample.expected[0] for sample in samples])
-    slices = [own for label in np.unique(labels) if (own := labels == label).sum() >= settings.slice_items]
 
-    def merit(chosen: Sequence[Operation]) -> tuple[float, float]:
-        """How far skills fall below their floors (0 where none does, else negative), and the mean change."""
+    def gain(chosen: Sequence[Operation]) -> float:
         candidate = _applied(state.bank, chosen)
         after = evaluate_routes(make_router(candidate), samples, _names(candidate), repeats=config.repeats)
         change = np.nan_to_num(_present(after, candidate) - _present(parent))
-        return sum(min(0.0, change[own].mean() + settings.floor) for own in slices), float(change.mean())
+        for label in {s.expected[0] for s in samples}:
+            own = np.array([s.expected[0] == label for s in samples])
+            if own.sum() >= settings.slice_items and change[own].mean() < -settings.floor:
+                return -np.inf
+        return float(change.mean())
 
-    below, gain = merit(operations) if len(operations) > 1 else (0.0, 1.0)
-    if below == 0 and gain > 0:
+    if len(operations) < 2 or gain(operations) > 0:
         return tuple(operations)
-    fewer = list(operations)
-    while below < 0 and len(fewer) > 1:
-        rests = [fewer[:n] + fewer[n + 1 :] for n in range(len(fewer))]
-        (below, gain), fewer = max(((merit(rest), rest) for rest in rests), key=lambda pair: pair[0])
-    alone = sorted(operations, key=lambda one: merit([one]), reverse=True)
+    alone = sorted(
+        ((gain([one]), n) for n, one in enumerate(operations)), key=lambda pair: (-pair[0], pair[1])
+    )
     kept: list[Operation] = []
     best = 0.0
-    for operation in alone:
-        below_with, with_it = merit([*kept, operation])
-        if below_with == 0 and with_it > best:
-            kept, best = [*kept, operation], with_it
-    return tuple(fewer if below == 0 and gain > best else kept)
+    for _, number in alone:
+        value = gain([*kept, operations[number]])
+        if value > best:
+            kept, best = [*kept, operations[number]], value
+    return tuple(kept)
 
 
 def _gate(
