@@ -128,7 +128,9 @@ def test_money_that_ends_between_rounds_is_said_as_at_the_start_and_what_was_sai
             assert chat["error"]["kind"] == "budget"
             assert chat["output"]["content"] == "I look it up."
             assert (trace["usage"]["tokens_in"], trace["usage"]["tokens_out"]) == (10, 5)
-            assert trace["usage"]["cost"] == pytest.approx((10 * PRICES["input"] + 5 * PRICES["output"]) / 1e6)
+            assert trace["usage"]["cost"] == pytest.approx(
+                (10 * PRICES["input"] + 5 * PRICES["output"]) / 1e6
+            )
 
 
 def test_tools_of_one_request_cost_no_more_than_is_reserved_for_them(tmp_path: Path) -> None:

@@ -134,6 +134,12 @@ class LearningConfig(Config):
         default_factory=dict,
         description="Weight of the ratings of a caller's users, from 0, which leaves them out, to 1, the default.",
     )
+    most_unnamed: int = Field(
+        100,
+        ge=1,
+        description="People as many as whom all those whom a caller does not name count together in an arm of a test "
+        "at most.",
+    )
     most_traces: int = Field(
         100_000, ge=1, description="Most traces that a turn learns from, the newest ones."
     )

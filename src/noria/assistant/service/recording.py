@@ -79,7 +79,7 @@ class Recording:
     heard: Heard | None = None
     watched: Heard | None = None
     spent: float | None = 0.0
-    used: TokenUsage = TokenUsage(0, 0)
+    used: TokenUsage = field(default_factory=lambda: TokenUsage(0, 0))
     unpaid: HttpError | None = None
     _clock0: float = field(default_factory=time.perf_counter)
 
