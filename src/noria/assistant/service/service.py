@@ -216,6 +216,8 @@ async def _around(
     """Run what runs beside requests: tools, jobs, the companion, the pages."""
     if config.page.hosts:  # what comes by a public name may come from anybody, also over loopback
         service.private = True
+    for name, why in state.operations.off().items():
+        log.warning("off: %s: %s", name, why)
     state.jobs.open()
     await state.gateway.open()
     tasks = [
