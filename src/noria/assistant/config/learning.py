@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from noria.core.config import Config
-from noria.core.experiments.gates import GateConfig
+from noria.core.experiments.gate_config import GateConfig
 from noria.core.learning.scheduling.schedule import ScheduleConfig
 
 LearnerName = Literal[
