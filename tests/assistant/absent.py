@@ -98,7 +98,7 @@ def _look(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
         off = json.loads(call("/v1/off")[1])["data"]
         page = call("/")[1].decode()
         rows = call("/v1/datasets/sft.parquet")
-        places = ("/traces", "/experiments", "/skills", "/parts", "/lineage", "/data")
+        places = ("/traces", "/experiments", "/skills", "/parts", "/judges", "/lineage", "/data")
         return {
             "health": call("/health")[0],
             "asked": asked[0],

@@ -92,7 +92,8 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
         recorder = Recorder(store.clock, redactor, keep_texts=config.keep_texts)
         gateway = Gateway(config, store, secret, recorder)
         gateway.serving = bundles.serving()
-        conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers))
+        share = config.judging.human_share
+        conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers), share)
         return GatewayState(
             secret,
             store,
