@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from noria.assistant.config.judging import ProbesConfig
@@ -66,7 +67,7 @@ class Probed:
         asked = [*zip(requests, answers, strict=True)]
         asked += [(one, lengthened(answer)) for one, answer in zip(requests, answers, strict=True)]
         scores = await all_of(
-            [lambda one=one: drawn.score(*one, spending) for one in asked],  # type: ignore[misc]
+            [partial(drawn.score, request, answer, spending) for request, answer in asked],
             at_once=self.replay.config.at_once,
         )
         before, after = scores[: len(requests)], scores[len(requests) :]

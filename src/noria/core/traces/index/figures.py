@@ -130,8 +130,8 @@ def unit_figures(
         ]
     ratings = index.rows(_RATINGS, (*where, refused, json.dumps(list(measures))))
     figures += [
-        UnitFigure(unit, arm, name, *sums, caller if unnamed else "")
-        for unit, arm, name, caller, unnamed, *sums in ratings
+        UnitFigure(unit, arm, name, total, number, caller if unnamed else "")
+        for unit, arm, name, caller, unnamed, total, number in ratings
         if is_heard(unit, caller)
     ]
     return figures
