@@ -158,6 +158,18 @@ def test_help_imports_no_system_and_nothing_heavy():
     assert out.stdout.splitlines()[-1] == "[]"
 
 
+def test_help_of_the_gateway_imports_no_arrays_and_no_server():
+    code = (
+        "import sys, noria.cli\n"
+        "try: noria.cli.main(['serve', '--help'])\n"
+        "except SystemExit: pass\n"
+        "names = ('torch', 'numpy', 'scipy', 'openai', 'starlette', 'aiohttp', 'duckdb')\n"
+        "print([name for name in names if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
 def test_it_starts_at_once():
     """In processor time, the least of several: what else the machine does must not matter."""
 

@@ -25,7 +25,7 @@ from noria.core.versions.artefacts import Artefact, Lineage
 from tests.assistant.gateways import TOKEN, Gateway, gateway
 from tests.assistant.test_gateway import WISH, picture, stage, users
 
-PAGES = ("/", "/traces", "/skills", "/parts", "/experiments", "/lineage", "/data")
+PAGES = ("/", "/traces", "/skills", "/parts", "/experiments", "/judges", "/lineage", "/data")
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,13 @@ def ask(one: Gateway, **more: Any) -> int:
     return one.call("/v1/chat/completions", content, token=SHOP)[0]
 
 
+def long_result(path: str, body: dict[str, Any]) -> Any:
+    """An MCP server whose tool gives 39,000 letters."""
+    listed = {"tools": [{"name": "search", "annotations": {"readOnlyHint": True}}]}
+    found = {"content": [{"type": "text", "text": "x" * 39_000}]}
+    return {"jsonrpc": "2.0", "id": 1, "result": listed if body["method"] == "tools/list" else found}
+
+
 def costs(one: Gateway, *, shadow: bool = False) -> list[float]:
     """Costs of the answers so far."""
     traces = [one.trace(row["id"])["trace"] for row in one.call("/v1/traces")[1]["data"]]
@@ -73,17 +81,12 @@ def test_thirty_two_requests_at_once_spend_no_more_than_the_limit(tmp_path: Path
 
 
 def test_a_long_result_of_a_tool_does_not_take_the_answer_beyond_the_limit(tmp_path: Path) -> None:
-    def mcp(path: str, body: dict[str, Any]) -> Any:
-        listed = {"tools": [{"name": "search", "annotations": {"readOnlyHint": True}}]}
-        found = {"content": [{"type": "text", "text": "x" * 39_000}]}
-        return {"jsonrpc": "2.0", "id": 1, "result": listed if body["method"] == "tools/list" else found}
-
     def searching(body: Body, number: int) -> Reply:
         return billed(body, number) if body["messages"][-1]["role"] == "tool" else calls("search")
 
-    with server(mcp) as (url, _):
+    with server(long_result) as (url, _):
         parts = {"tools": {"shop": {"kind": "mcp", "url": url}}, "tool_rounds": 2}
-        for limit, status, rounds in ((0.01, 503, 1), (0.03, 200, 2)):
+        for limit, status, rounds in ((0.01, 429, 1), (0.03, 200, 2)):
             with gateway(tmp_path / str(limit), searching, parts=parts, callers=caller(limit)) as one:
                 assert ask(one, max_tokens=10) == status
                 assert len(one.backend.seen) == rounds, "what cannot be paid is not asked"
@@ -93,6 +96,41 @@ def test_a_long_result_of_a_tool_does_not_take_the_answer_beyond_the_limit(tmp_p
                 (row,) = one.call("/v1/traces")[1]["data"]
                 kinds = [span["kind"] for span in one.trace(row["id"])["trace"]["spans"]]
                 assert kinds == ["plan", "tool", "chat"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_money_that_ends_between_rounds_is_said_as_at_the_start_and_what_was_said_is_kept(
+    tmp_path: Path, stream: bool
+) -> None:
+    def speaking(body: Body, number: int) -> Reply:
+        assert body["messages"][-1]["role"] != "tool", "the second round cannot be paid"
+        reply = json.loads(calls("search").body or b"")
+        reply["choices"][0]["message"]["content"] = "I look it up."
+        return Reply(body=json.dumps(reply).encode())
+
+    with server(long_result) as (url, _):
+        parts = {"tools": {"shop": {"kind": "mcp", "url": url}}, "tool_rounds": 2}
+        with gateway(tmp_path / "data", speaking, parts=parts, callers=caller(0.01)) as one:
+            content = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 10, "stream": stream}
+            status, body, _ = one.raw("/v1/chat/completions", content, token=SHOP)
+            lines = [line for line in body.decode().split("\n") if line]
+            error = json.loads(lines[-1].removeprefix("data: "))["error"]
+            assert status == (200 if stream else 429), "a stream has begun: its last event is the error"
+            assert (error["code"], error["message"]) == (
+                "budget_spent",
+                "the budget of this caller for today is spent",
+            )
+            assert until(lambda: one.call("/v1/traces")[1]["data"])
+            (row,) = one.call("/v1/traces")[1]["data"]
+            trace = one.trace(row["id"])["trace"]
+            assert trace["status"] == "failed"
+            chat = trace["spans"][-1]
+            assert chat["error"]["kind"] == "budget"
+            assert chat["output"]["content"] == "I look it up."
+            assert (trace["usage"]["tokens_in"], trace["usage"]["tokens_out"]) == (10, 5)
+            assert trace["usage"]["cost"] == pytest.approx(
+                (10 * PRICES["input"] + 5 * PRICES["output"]) / 1e6
+            )
 
 
 def test_tools_of_one_request_cost_no_more_than_is_reserved_for_them(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from noria.assistant.companion.readings import decide
+from noria.assistant.config import AssistantConfig
 from noria.core.experiments.lifecycle import CONTROL, TREATMENT, ExperimentConfig, Reading, Step
 from noria.core.traces.ids import new_id
 from noria.core.traces.index.figures import unit_figures
@@ -47,6 +48,7 @@ class World:
         value: float | None,
         *,
         user: str | None = "the author",
+        conversation: str | None = None,
         caller: str = "shop",
         kind: FeedbackKind = "rating",
     ) -> None:
@@ -55,7 +57,8 @@ class World:
         trace = new_id(self.at)
         unit = by if user == "the author" else user
         dealt = (AssignmentRecord("e", arm, 0.5),)
-        self.index._add(Trace(trace, self.at, self.at, "ok", caller=caller, user=unit, assignments=dealt))
+        self.index._add(Trace(trace, self.at, self.at, "ok", caller=caller, user=unit, conversation=conversation,
+                              assignments=dealt))  # fmt: skip
         text = "another one" if kind == "correction" else None
         self.index._add(Feedback(new_id(self.at), trace, kind, "helpful", self.at, value, text, by=by))
 
@@ -99,6 +102,42 @@ def test_who_says_far_more_than_the_others_decides_nothing(index: TraceIndex) ->
     assert step.stage == "futile"
     corrected = [one for one in unit_figures(index, "e", 0, []) if one.name == "uncorrected"]
     assert all(one.total == one.number for one in corrected)
+
+
+def test_an_application_without_users_is_heard_beside_one_with_users(index: TraceIndex) -> None:
+    """It gives all its feedback by its own name: its conversations count as people, and not as one who floods."""
+    world = World(index, number=600)
+    for n in range(400):
+        arm = (CONTROL, TREATMENT)[n % 2]
+        world.say(arm, "bare", 1.0, user=None, conversation=f"c{n}", caller="bare")
+    reading, _ = world.decide()
+    assert reading.units == {CONTROL: 500, TREATMENT: 500}
+    heard = {one.crowd for one in unit_figures(index, "e", 0, ["helpful"]) if one.name == "helpful"}
+    assert heard == {"", "bare"}
+    for n in range(300):
+        world.say((CONTROL, TREATMENT)[n % 2], "bare", 1.0, user=None, conversation="one", caller="bare")
+    assert world.decide()[0].units == reading.units, "a conversation of hundreds of ratings is not heard"
+
+
+def test_conversations_of_one_caller_do_not_outvote_the_users_of_others(index: TraceIndex) -> None:
+    world = World(index, number=2000)
+    honest, _ = world.decide()
+    for n in range(2000):
+        arm = (CONTROL, TREATMENT)[n % 2]
+        world.say(arm, "bare", float(n % 2), user=None, conversation=f"c{n}", caller="bare")
+    assert world.decide()[1].stage == "promoted", "where as many are heard as there are conversations"
+    reading, step = decide(index, CONFIG, "ab", 0, most_unnamed=100)
+    assert step.stage == "futile"
+    assert reading.primary.effect == pytest.approx((1000 * honest.primary.effect + 100) / 1100)
+    assert AssistantConfig.model_fields["learning"].default.most_unnamed == 100
+
+
+def test_an_application_without_users_alone_promotes_what_is_better(index: TraceIndex) -> None:
+    world, dice = World(index, number=0), random.Random(1)
+    for n in range(4000):
+        arm = (CONTROL, TREATMENT)[n % 2]
+        world.say(arm, "bare", float(dice.random() < 0.35 + 0.31 * (n % 2)), user=None, caller="bare")
+    assert decide(index, CONFIG, "ab", 0, most_unnamed=100)[1].stage == "promoted"
 
 
 def test_users_of_a_caller_of_no_weight_decide_nothing(index: TraceIndex) -> None:

@@ -67,6 +67,48 @@ def test_two_services_read_what_one_with_all_of_it_would(control: SQLControl) ->
     assert one.moments("other", 7) == one.moments("test", 8) == {}
 
 
+def crowded(named: int, unnamed: int, gain: float) -> list[Figure]:
+    """Users who see no difference between the arms, and conversations of a caller without users who see one."""
+    rng = np.random.default_rng(0)
+    figures: list[Figure] = []
+    for arm in ("control", "treatment"):
+        figures += [(f"{arm} {n}", arm, "f", float(rng.normal()), 1) for n in range(named)]
+        shift = gain * (arm == "treatment")
+        figures += [(f"{arm} c{n}", arm, "f", float(rng.normal(shift)), 1, "bot") for n in range(unnamed)]
+    return figures
+
+
+def test_a_crowd_weighs_at_most_as_much_as_so_many_users(control: SQLControl) -> None:
+    figures = crowded(1000, 4000, gain=5.0)
+    free, held = moments(figures), moments(figures, most_unnamed=100)
+    assert difference(free, "f", "control", "treatment").effect == pytest.approx(4.0, abs=0.2)
+    bound = difference(held, "f", "control", "treatment")
+    assert bound.effect == pytest.approx(5.0 * 100 / 1100, abs=0.15)
+    assert held["treatment", "f"].number == 5000
+    weights = np.array([1.0 if len(one) == 5 else 100 / 4000 for one in figures if one[1] == "treatment"])
+    values = np.array([one[3] for one in figures if one[1] == "treatment"])
+    mean = np.average(values, weights=weights)
+    variance = 5000 / 4999 * np.sum((weights * (values - mean)) ** 2) / weights.sum() ** 2
+    assert held["treatment", "f"].mean == pytest.approx(mean)
+    assert mean_of(held, "f", "treatment").standard_error == pytest.approx(np.sqrt(variance))
+
+    service = SharedFigures(control, "one")
+    service.publish("test", 7, figures[::2])
+    SharedFigures(control, "two").publish("test", 7, figures[1::2])
+    shared = service.moments("test", 7, most_unnamed=100)
+    for key, here in held.items():
+        assert shared[key] == pytest.approx(here, rel=1e-9)
+
+
+def test_a_crowd_that_is_small_or_alone_counts_as_users_do() -> None:
+    small = crowded(1000, 50, gain=1.0)
+    plain = [one[:5] for one in small]
+    for key, here in moments(small, most_unnamed=100).items():
+        assert here == pytest.approx(moments(plain)[key], rel=1e-9)
+    alone = crowded(0, 4000, gain=1.0)
+    assert moments(alone, most_unnamed=100) == moments(alone)
+
+
 def test_only_what_changed_is_written_and_what_is_gone_goes(control: SQLControl) -> None:
     one = SharedFigures(control, "one")
     figures = drawn(3, units=1200)  # more than one statement takes

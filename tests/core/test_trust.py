@@ -29,6 +29,28 @@ def test_a_person_has_one_vote_the_last_one() -> None:
     assert trusted([view], FreezeConfig()).left_out == 7
 
 
+def test_who_names_no_users_is_not_one_person_who_floods() -> None:
+    """Three hundred conversations of an application without users, each rated twice by the application's own name."""
+    views = []
+    for n in range(600):
+        view = logged_trace(n, score=None)
+        trace = msgspec.structs.replace(view.trace, caller="shop", user=None, conversation=f"c{n // 2}")
+        views.append(said(TraceView(trace, (), ()), "shop", 1.0))
+    held = trusted(views, FreezeConfig())
+    assert (held.left_out, held.raters) == (0, 0)
+
+
+def test_a_conversation_that_is_rated_far_more_often_than_the_others_is_left_out() -> None:
+    views = []
+    for n in range(600):
+        view = logged_trace(n, score=None)
+        conversation = "flood" if n < 300 else f"c{n}"
+        trace = msgspec.structs.replace(view.trace, caller="shop", user=None, conversation=conversation)
+        views.append(said(TraceView(trace, (), ()), "shop", 1.0))
+    held = trusted(views, FreezeConfig())
+    assert (held.left_out, held.raters) == (300, 1)
+
+
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=9))
 def test_fewer_than_half_of_the_raters_cannot_move_the_score_beyond_the_others(honest: list[float]) -> None:
     view = logged_trace(1, score=None)

@@ -39,6 +39,19 @@ def test_queries_go_where_their_words_are_and_any_script_is_read() -> None:
     assert EmbeddingRouter({}, NgramEncoder()).choose(["x"]) == [None]
 
 
+def test_the_scores_that_a_router_keeps_are_those_of_the_same_queries_alone() -> None:
+    router = EmbeddingRouter(DESCRIPTIONS, NgramEncoder())
+    first, other = ["send it back", "which size"], ["which size", "send it back"]
+    kept = router.scores(first)
+    assert router.scores(list(first)) is kept
+    assert np.array_equal(router.scores(other), kept[::-1])
+    assert np.array_equal(router.scores(first), kept)
+    first[0] = "another one"
+    assert not np.array_equal(router.scores(first), kept)
+    with pytest.raises(ValueError, match="read-only"):
+        router.scores(first)[0, 0] = 1.0
+
+
 CHINESE = {
     "returns": "处理退货。适用于：退货；退款；换货；商品损坏；寄回。不适用于：发票。",
     "invoices": "处理发票和付款。适用于：发票；收据；重复扣款；付款方式；税号。",

@@ -103,8 +103,11 @@ class Companion:
             return
         since = int(value.get("since") or document.at * 1e9)
         stage = value["stage"]
-        callers = self.config.learning.callers
-        reading, step = decide(self.index, config, stage, since, shared=self.shared, callers=callers)
+        learning = self.config.learning
+        reading, step = decide(
+            self.index, config, stage, since, shared=self.shared, callers=learning.callers,
+            most_unnamed=learning.most_unnamed,
+        )  # fmt: skip
         record = reading_record(reading, step)
         value["points"] = with_point(value.get("points", []), record)
         if step.stage == stage:

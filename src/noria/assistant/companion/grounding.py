@@ -88,17 +88,17 @@ async def opened_grounding(
         bundles: what answered.
         blob: content of a picture by its digest.
     """
-    try:
-        module = import_module(MODULE)
-    except MissingExtra as error:
-        log.warning("whether answers rest on their pictures is not judged: %s", error)
-        yield None
-        return
     async with AsyncExitStack() as stack:
+        try:
+            module = import_module(MODULE)
+            client = await stack.enter_async_context(ChatClient(config.backends[settings.judge]))
+        except MissingExtra as error:
+            log.warning("whether answers rest on their pictures is not judged: %s", error)
+            yield None
+            return
         forwarders = {
             name: await stack.enter_async_context(Forwarder(server))
             for name, server in config.backends.items()
         }
-        client = await stack.enter_async_context(ChatClient(config.backends[settings.judge]))
         again = SameAgain(bundles, forwarders, settings.seconds)
         yield module.GroundingJudging(ChatJudge(client, settings.judge), again, blob, settings)

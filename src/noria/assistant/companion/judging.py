@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from noria.assistant.companion.grounding import TraceJudge, opened_grounding
 from noria.assistant.config import AssistantConfig
 from noria.assistant.service.bundles import Bundles
 from noria.core.chat import ChatClient
-from noria.core.errors import DataError
+from noria.core.errors import DataError, MissingExtra
 from noria.core.files import write_atomic
 from noria.core.judging.judges import ChatJudge
 from noria.core.judging.live import LiveConfig, LiveJudging, Panel, chat_subject, standard_rules
@@ -27,6 +28,7 @@ from noria.core.traces.index.index import TraceIndex
 from noria.core.traces.records import JudgementRecord, decode
 from noria.core.traces.store import TraceView, UnknownTrace, view
 
+log = logging.getLogger("noria.companion")
 AT_ONCE = 64
 """Traces that are judged before how far it has come is written down."""
 
@@ -65,18 +67,29 @@ class TraceJudging:
         self._reader = JournalReader(self.folder)
         self._stack.callback(self._reader.close)
         if judging.backends:
-            judges = []
-            for name in judging.backends:
-                client = await self._stack.enter_async_context(ChatClient(self.config.backends[name]))
-                judges.append(ChatJudge(client, name))
-            self._panel = Panel(
-                judges, judging.as_checklist(), lambda one: chat_subject(one, self._reader.blob)
-            )
+            try:
+                self._panel = await self._open_panel()
+            except MissingExtra as error:
+                log.warning("only rules judge: %s", error)
         if judging.grounding is not None and self.bundles is not None:
             self._grounding = await self._stack.enter_async_context(
                 opened_grounding(self.config, judging.grounding, self.bundles, self._reader.blob)
             )
         return self
+
+    async def _open_panel(self) -> Panel:
+        """The panel of backends, with its connections.
+
+        Raises:
+            MissingExtra: what asks them is not installed.
+        """
+        judges = []
+        for name in self.config.judging.backends:
+            client = await self._stack.enter_async_context(ChatClient(self.config.backends[name]))
+            judges.append(ChatJudge(client, name))
+        return Panel(
+            judges, self.config.judging.as_checklist(), lambda one: chat_subject(one, self._reader.blob)
+        )
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()

@@ -30,6 +30,7 @@ def read_experiment(
     *,
     shared: SharedFigures | None = None,
     callers: Mapping[str, float] | None = None,
+    most_unnamed: float = math.inf,
 ) -> Reading:
     """Read the state of an experiment.
 
@@ -40,6 +41,7 @@ def read_experiment(
         since: nanoseconds since 1970 at which the stage began; users are read from there on.
         shared: figures of all gateways, to which those of this index are published; this one's alone by default.
         callers: share of the units of a caller whose word counts; 1 by default.
+        most_unnamed: people as many as whom those whom a caller does not name count together in an arm at most.
     """
     measures = list(dict.fromkeys([config.primary, *(one.name for one in config.guardrails), *config.agrees]))
     if stage == "shadow":
@@ -47,10 +49,10 @@ def read_experiment(
     else:
         figures = unit_figures(index, config.name, since, measures, callers=callers)
     if shared is None:
-        by_arm = moments(figures)
+        by_arm = moments(figures, most_unnamed=most_unnamed)
     else:
         shared.publish(config.name, since, figures)
-        by_arm = shared.moments(config.name, since)
+        by_arm = shared.moments(config.name, since, most_unnamed=most_unnamed)
 
     def count(arm: str, name: str) -> int:
         return by_arm[arm, name].number if (arm, name) in by_arm else 0
@@ -81,9 +83,12 @@ def decide(
     *,
     shared: SharedFigures | None = None,
     callers: Mapping[str, float] | None = None,
+    most_unnamed: float = math.inf,
 ) -> tuple[Reading, Step]:
     """The reading of an experiment, and the step that it calls for; arguments as of :func:`read_experiment`."""
-    reading = read_experiment(index, config, stage, since, shared=shared, callers=callers)
+    reading = read_experiment(
+        index, config, stage, since, shared=shared, callers=callers, most_unnamed=most_unnamed
+    )
     return reading, next_step(config, stage, reading)
 
 

@@ -39,6 +39,23 @@ class GroundingConfig(Config):
     seconds: float = Field(120.0, gt=0, description="Longest time of each of the two requests.")
 
 
+class ProbesConfig(Config):
+    """Probes of a judge: answers that it judges again with nothing but their length changed."""
+
+    answers: int = Field(
+        40,
+        ge=0,
+        description="Answers that the judge of a gate judges again with empty sentences behind them; 0 probes nothing.",
+    )
+    most_slope: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        description="Most that a judge's score may rise where empty sentences double an answer's length; above it no "
+        "candidate passes by that judge.",
+    )
+
+
 class JudgingConfig(Config):
     """Judging of answers: all of them by rules, a share of them by a panel of models."""
 
@@ -56,6 +73,14 @@ class JudgingConfig(Config):
     grounding: GroundingConfig | None = Field(
         None, description="Whether answers rest on their pictures; not judged by default."
     )
+
+    human_share: float = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Chance with which a judged answer is drawn for a person to label in the console.",
+    )
+    probes: ProbesConfig = Field(ProbesConfig(), description="Whether judges like length.")
 
     @model_validator(mode="after")
     def _whole(self) -> JudgingConfig:

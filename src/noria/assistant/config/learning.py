@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from noria.core.config import Config
-from noria.core.experiments.gates import GateConfig
+from noria.core.experiments.gate_config import GateConfig
 from noria.core.learning.scheduling.schedule import ScheduleConfig
 
 LearnerName = Literal[
@@ -133,6 +133,12 @@ class LearningConfig(Config):
     callers: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict,
         description="Weight of the ratings of a caller's users, from 0, which leaves them out, to 1, the default.",
+    )
+    most_unnamed: int = Field(
+        100,
+        ge=1,
+        description="People as many as whom all those whom a caller does not name count together in an arm of a test "
+        "at most.",
     )
     most_traces: int = Field(
         100_000, ge=1, description="Most traces that a turn learns from, the newest ones."

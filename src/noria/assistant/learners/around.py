@@ -10,6 +10,7 @@ from typing import Any
 
 from noria.assistant.config import AssistantConfig
 from noria.assistant.config.learning import JUDGELESS, LearnerName, LearningConfig
+from noria.assistant.learners.probing import Probed
 from noria.assistant.parts.protocol import MODULES as PARTS, Part, open_part, prepare
 from noria.core.chat import Message
 from noria.core.completions.requests import CompletionRequest
@@ -131,6 +132,11 @@ def open_learners(around: Around, refused: Collection[str] = ()) -> InOrder:
     ways = []
     for name in around.config.learning.order:
         way: Way = import_module(MODULES[name]).open_learner(around)
+        if name not in JUDGELESS and around.config.judging.probes.answers:
+            judge = around.config.learning.gate_judge
+            assert judge is not None, "checked before the turn begins"
+            probed = Probed(way.evaluator, around.replay(judge), around.config.judging.probes)
+            way = replace(way, evaluator=probed)
         if name in around.config.learning.agree:
             agrees = agreeing(around.config.learning, way.experiment)
             way = replace(way, experiment={**way.experiment, "agrees": agrees})

@@ -73,7 +73,10 @@ class ToolRounds:
     _session: ToolSession | None = field(default=None, init=False)
 
     async def answer(self, query: CompletionRequest, ask: Ask) -> Outcome:
-        """The answer after the rounds, with the tokens and the cost of all of them and the pictures of the tools."""
+        """The answer after the rounds, with the tokens and the cost of all of them and the pictures of the tools.
+
+        A failure after some rounds has what the model said in them as its part of an answer.
+        """
         session = self._session = self.toolbox.session(
             self.context, query.messages, outside=self.outside, budget=self.money
         )
@@ -99,8 +102,9 @@ class ToolRounds:
                 self.heard("called", {"name": call.name, "error": result.error})
                 messages.append({"role": "tool", "tool_call_id": call.id, "content": result.fenced})
         if not isinstance(outcome, Answer | Refusal):
-            return outcome
-        total = replace(outcome, usage=_sum([one.usage for one in done]), cost=self.spent)
+            said = [one.text for one in done if one.text]
+            return replace(outcome, partial="\n\n".join([*said, *filter(None, [outcome.partial])]))
+        total = replace(outcome, usage=self.used, cost=self.spent)
         if isinstance(total, Answer):
             pictures = {one.data: one for one in self.pictures}.values()
             total = replace(
@@ -114,6 +118,11 @@ class ToolRounds:
         costs = [one.cost for one in self._done]
         tools = 0.0 if self._session is None else self._session.spent
         return None if None in costs else sum(cost for cost in costs if cost is not None) + tools
+
+    @property
+    def used(self) -> Usage:
+        """Tokens of all rounds so far; None where those of one are not known."""
+        return _sum([one.usage for one in self._done])
 
     async def _call(self, session: ToolSession, call: ToolCall) -> ToolResult:
         began = self.clock()

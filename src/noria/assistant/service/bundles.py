@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from noria.assistant.config import AssistantConfig
+from noria.assistant.parts.keeping import keep_parts
 from noria.assistant.parts.protocol import MODULES, RANKERS, Part, Ranker, open_part, open_ranker
 from noria.core.errors import ConfigError, DataError, MissingExtra, NoriaError
 from noria.core.experiments.assignment import Arms, Assignment, assign
@@ -128,6 +129,7 @@ class Bundles:
 
     Attributes:
         named: bundle of each configured route, by its name.
+        unread: why a configured part is in none of these bundles, by its kind: its extra is not installed.
     """
 
     def __init__(self, control: Control, artefacts: ArtefactStore, config: AssistantConfig) -> None:
@@ -137,6 +139,7 @@ class Bundles:
         self._parts: dict[str, tuple[tuple[Part, ...], dict[str, str], Ranker | None]] = {}
         self._left_out: set[tuple[str, int]] = set()
         self.named: dict[str, str] = {}
+        self.unread: dict[str, str] = {}
 
     def begin(self) -> None:
         """Keep the configured routes as bundles, and let the first one serve where nothing does yet.
@@ -144,7 +147,7 @@ class Bundles:
         Raises:
             RunError: the disk refuses. DataError: what serves cannot be read.
         """
-        parts = self._keep_parts()
+        parts, self.unread = keep_parts(self.config.parts, self.artefacts)
         self.named = {
             name: self.keep(one, by=f"routes.{name}", beside=parts).digest
             for name, one in self.config.routes.items()
@@ -152,36 +155,6 @@ class Bundles:
         if self.pointers.present(CHAMPION) is None:
             bundle = self.named[self.config.begin]
             self.pointers.promote(CHAMPION, bundle, based_on=0, by="configuration", reason="the first start")
-
-    def _keep_parts(self) -> list[str]:
-        """Keep the configured parts as artefacts; their digests.
-
-        Raises:
-            NoriaError: a part cannot be read. MissingExtra: it needs what is not installed.
-        """
-        config = self.config.parts
-        digests = []
-        if config.skills is not None:
-            from noria.assistant.parts.skills import SkillSettings, write_part
-
-            settings = SkillSettings(encoder=config.skills.encoder, project=config.skills.project)
-            with tempfile.TemporaryDirectory() as folder:
-                write_part(config.skills.bank, Path(folder), settings, config.skills.data)
-                kept = self.artefacts.add("skills", Path(folder), lineage=Lineage(by="parts.skills"))
-            digests.append(kept.digest)
-        if config.router is not None:
-            inner = config.router / "router"
-            source = inner if inner.is_dir() else config.router
-            kept = self.artefacts.add("model-router", source, lineage=Lineage(by="parts.router"))
-            digests.append(kept.digest)
-        if config.blending is not None:
-            from noria.assistant.parts.blending import write_ranker
-
-            with tempfile.TemporaryDirectory() as folder:
-                write_ranker(config.blending, Path(folder))
-                kept = self.artefacts.add("plans", Path(folder), lineage=Lineage(by="parts.blending"))
-            digests.append(kept.digest)
-        return digests
 
     def keep(
         self, one: Route, *, by: str, parents: tuple[str, ...] = (), beside: Sequence[str] = ()
@@ -255,7 +228,9 @@ class Bundles:
             NoriaError: it cannot serve, see :meth:`route_of` and :meth:`parts_of`.
         """
         artefacts = self.artefacts.load_bundle(digest).artefacts
-        return Choice(digest, self.route_of(digest), *self.parts_of(digest), artefacts=artefacts)
+        parts, off, ranker = self.parts_of(digest)
+        unread = {kind: why for kind, why in self.unread.items() if kind not in artefacts}
+        return Choice(digest, self.route_of(digest), parts, unread | off, ranker, artefacts=artefacts)
 
     def is_on(self, switch: str) -> bool:
         """Whether a switch is on, as each is until somebody turns it off."""

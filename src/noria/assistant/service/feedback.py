@@ -17,6 +17,7 @@ from noria.core.service.serving import Request, Response, Route, route
 from noria.core.storage.write_queue import JournalFull
 from noria.core.traces.ids import Clock, new_id, user_key
 from noria.core.traces.index.listing import newest_traces
+from noria.core.traces.index.people import HUMAN_SAMPLE, is_drawn
 from noria.core.traces.records import Feedback, FeedbackKind, JudgementRecord, Source
 from noria.core.traces.redaction import Redactor
 from noria.core.traces.store import TraceStore, TraceView, UnknownTrace
@@ -34,13 +35,20 @@ class Conversations:
         redactor: takes personal data out of comments and corrections.
         secret: secret that turns users' names into keys.
         peers: the other gateways, which may hold a trace.
+        human_share: chance with which a judged answer is in the sample that people label.
     """
 
     def __init__(
-        self, store: TraceStore, clock: Clock, redactor: Redactor, secret: bytes, peers: Peers
+        self,
+        store: TraceStore,
+        clock: Clock,
+        redactor: Redactor,
+        secret: bytes,
+        peers: Peers,
+        human_share: float = 0.0,
     ) -> None:
         self.store, self.clock, self.redactor, self.secret = store, clock, redactor, secret
-        self.peers = peers
+        self.peers, self.human_share = peers, human_share
         self._name = secrets.token_hex(8)
         self.counted: Any = lambda kind: None
 
@@ -75,6 +83,8 @@ class Conversations:
         """
         feedback = self._feedback(fields, caller.name)
         self._own(feedback.trace, caller)
+        if feedback.name == HUMAN_SAMPLE:
+            feedback = self._label(feedback, caller)
         own = self.store.caller_of(feedback.trace) == caller.name
         if own and feedback.source == "user" and fields.get("user") is None:
             # who asked is who rates, where nothing else is said: one vote a person, not one for the whole application
@@ -89,6 +99,26 @@ class Conversations:
             raise _refused(error) from None
         self.counted(kept.kind)
         return kept
+
+    def _label(self, feedback: Feedback, caller: Caller) -> Feedback:
+        """What a person says of an answer of the sample, with the chance by which it was drawn.
+
+        Raises:
+            HttpError: 403, the caller is no operator; 400, it is no comment with a value on an answer of the sample.
+        """
+        if "operate" not in caller.rights:
+            raise HttpError(
+                403, "forbidden", f"{HUMAN_SAMPLE!r} is a label that operators give", param="name"
+            )
+        if feedback.kind != "comment" or feedback.value is None:
+            what = f"{HUMAN_SAMPLE!r} is a comment with a value from 0 to 1, so that nothing counts it as a rating"
+            raise HttpError(400, "bad_feedback", what, param="kind")
+        if not is_drawn(feedback.trace, self.human_share):
+            what = f"this answer is not in the random sample of {self.human_share:g}, and says nothing of it"
+            raise HttpError(400, "not_drawn", what, param="target")
+        return msgspec.structs.replace(
+            feedback, source="operator", text=f"drawn with probability {self.human_share:g}"
+        )
 
     def _feedback(self, fields: Mapping[str, Any], caller: str) -> Feedback:
         def check(right: bool, name: str, what: str) -> None:

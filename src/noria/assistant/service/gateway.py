@@ -20,7 +20,7 @@ from noria.assistant.service.bundles import Choice, Serving
 from noria.assistant.service.recording import Identity, Recorder, Recording
 from noria.assistant.service.started import StartedServers, started_by
 from noria.core.chat.outcomes import Failure, Outcome
-from noria.core.completions.answers import DONE, completion, failure_error, header_text
+from noria.core.completions.answers import DONE, completion, header_text
 from noria.core.completions.requests import CompletionRequest, read_completion
 from noria.core.errors import needing
 from noria.core.service.callers import Caller
@@ -109,7 +109,7 @@ class Gateway:
         recording = self._begin(query, caller, None)
         outcome, _ = await self._answered(recording)
         if isinstance(outcome, Failure):
-            raise failure_error(outcome)
+            raise recording.error(outcome)
         return outcome.text, recording.id
 
     async def converse(
@@ -211,7 +211,7 @@ class Gateway:
     async def _whole(self, recording: Recording, caller: Caller) -> Response:
         outcome, reply = await self._answered(recording)
         if isinstance(outcome, Failure):
-            raise failure_error(outcome)
+            raise recording.error(outcome)
         content = reply if reply is not None else completion(recording.query.model or "noria", outcome)
         return json_response(
             _encode(content | {"id": recording.id}), headers=self._headers(recording, caller)
@@ -273,7 +273,7 @@ class Gateway:
             if stream.outcome is None:
                 self.traces.post_cancelled(recording)
         outcome = stream.outcome
-        fault: HttpError | None = failure_error(outcome) if isinstance(outcome, Failure) else None
+        fault: HttpError | None = recording.error(outcome) if isinstance(outcome, Failure) else None
         try:
             await self.traces.keep(recording, outcome)
         except HttpError as refused:

@@ -11,9 +11,10 @@ from typing import Any, get_args
 
 from noria.assistant.folder import data_salt, dataset_rows
 from noria.assistant.service.bundles import CHAMPION, EXPERIMENT, SWITCHES, Bundles
+from noria.assistant.service.extras import all_off
 from noria.assistant.service.gateway import Gateway
 from noria.core.config import load_config
-from noria.core.errors import DataError
+from noria.core.errors import DataError, MissingExtra, require
 from noria.core.experiments.lifecycle import OPEN
 from noria.core.learning.routes.route import Route
 from noria.core.learning.scheduling.schedule import SWITCH
@@ -47,6 +48,7 @@ class Operations:
             route("/v1/experiments", self.start, methods=("POST",), access="write"),
             route("/v1/experiments/{name}/stop", self.stop, methods=("POST",), access="write"),
             route("/v1/tools", self.list_tools),
+            route("/v1/off", self.list_off),
             route("/v1/switches", self.list_switches),
             route("/v1/switches/{name}", self.turn, methods=("PUT",), access="write"),
             route("/v1/traces/{trace}/replay", self.replay, methods=("POST",), access="write", seconds=600.0),
@@ -72,6 +74,16 @@ class Operations:
             for name in self.gateway.config.start
         ]  # fmt: skip
         return {"object": "list", "data": data}
+
+    async def list_off(self, request: Request) -> Response:
+        """What of the configuration is off since an extra is not installed, with what mends it."""
+        data = [{"name": name, "why": why} for name, why in self.off().items()]
+        return json_response({"object": "list", "data": data})
+
+    def off(self) -> dict[str, str]:
+        """What of the configuration is off since an extra is not installed, by its name, with what mends it."""
+        serving = self.gateway.serving
+        return all_off(self.gateway.config, {} if serving is None else serving.champion.off)
 
     # -- bundles ------------------------------------------------------------------------------------------------------
 
@@ -262,9 +274,13 @@ class Operations:
                 return path.read_bytes(), digest, lost
 
         try:
+            if ending == "parquet":
+                require("pyarrow", "traces")
             content, digest, lost = await asyncio.to_thread(make)
         except DataError as error:
             raise HttpError(409, "no_rows", str(error)) from None
+        except MissingExtra as error:
+            raise HttpError(501, "not_installed", str(error)) from None
         kind = "application/jsonl" if ending == "jsonl" else "application/vnd.apache.parquet"
         headers = {"content-type": kind, "x-noria-sha256": digest, "cache-control": "no-store"}
         return Response(content, 200, headers | {"x-noria-chats-in-no-split": str(lost)})

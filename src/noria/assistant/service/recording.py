@@ -14,9 +14,11 @@ from noria.assistant.parts.loop import Heard
 from noria.assistant.parts.protocol import prepare
 from noria.assistant.service.bundles import Choice
 from noria.core.chat.messages import Text
-from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
+from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal, Usage as TokenUsage
+from noria.core.completions.answers import failure_error
 from noria.core.completions.requests import CompletionRequest
 from noria.core.learning.routes.route import Route
+from noria.core.service.responses import HttpError
 from noria.core.traces.blobs import blob_names, take_out_blobs
 from noria.core.traces.ids import Clock, new_id
 from noria.core.traces.records import AssignmentRecord, Span, SpanError, Status, Trace, Usage
@@ -60,6 +62,8 @@ class Recording:
         heard: hears what happens on the way to the answer, where somebody watches it.
         watched: hears what the tools do, where somebody waits for the answer as a whole.
         spent: what rounds before a failure cost; None where it is not known.
+        used: tokens of rounds before a failure; None where they were not counted.
+        unpaid: error by which the caller is answered where its money did not last for the next round; None else.
     """
 
     query: CompletionRequest
@@ -75,12 +79,18 @@ class Recording:
     heard: Heard | None = None
     watched: Heard | None = None
     spent: float | None = 0.0
+    used: TokenUsage = field(default_factory=lambda: TokenUsage(0, 0))
+    unpaid: HttpError | None = None
     _clock0: float = field(default_factory=time.perf_counter)
 
     def note_off(self, names: Iterable[str]) -> None:
         """Label the trace with what of the pipeline was off."""
         if off := [one for one in (self.labels.get("off", ""), *names) if one]:
             self.labels["off"] = ", ".join(off)[:300]
+
+    def error(self, failure: Failure) -> HttpError:
+        """The error by which the caller is answered where the request failed."""
+        return self.unpaid or failure_error(failure)
 
     def first_word(self) -> None:
         """Note that the first word has arrived."""
@@ -275,10 +285,9 @@ def _attributes(recording: Recording, outcome: Outcome | None) -> dict[str, Any]
     attributes: dict[str, Any] = {}
     if isinstance(outcome, Answer):
         attributes["finish"] = outcome.finish
-    if isinstance(outcome, Answer | Refusal):
-        tokens = outcome.usage
-        if tokens.prompt_tokens is None or tokens.completion_tokens is None:
-            attributes["tokens_unknown"] = True
+    tokens = outcome.usage if isinstance(outcome, Answer | Refusal) else recording.used
+    if tokens.prompt_tokens is None or tokens.completion_tokens is None:
+        attributes["tokens_unknown"] = True
     if recording.first is not None:
         attributes["first_word_seconds"] = round(recording.first, 6)
     if outcome is not None:
@@ -288,14 +297,11 @@ def _attributes(recording: Recording, outcome: Outcome | None) -> dict[str, Any]
 
 def _usage(recording: Recording, outcome: Outcome | None) -> Usage:
     """Tokens and cost of an answer; of one that did not come, what was spent on the way to it."""
-    if not isinstance(outcome, Answer | Refusal):
-        return Usage(cost=recording.spent or None)
-    tokens = outcome.usage
-    return Usage(tokens.prompt_tokens or 0, tokens.completion_tokens or 0, _cost(outcome))
-
-
-def _cost(outcome: Outcome | None) -> float | None:
-    return outcome.cost if isinstance(outcome, Answer | Refusal) else None
+    if isinstance(outcome, Answer | Refusal):
+        tokens, cost = outcome.usage, outcome.cost
+    else:
+        tokens, cost = recording.used, recording.spent or None
+    return Usage(tokens.prompt_tokens or 0, tokens.completion_tokens or 0, cost)
 
 
 def _status(outcome: Outcome | None) -> Status:

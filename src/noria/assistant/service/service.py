@@ -92,7 +92,8 @@ def open_state(folder: Path, config: AssistantConfig) -> GatewayState:
         recorder = Recorder(store.clock, redactor, keep_texts=config.keep_texts)
         gateway = Gateway(config, store, secret, recorder)
         gateway.serving = bundles.serving()
-        conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers))
+        share = config.judging.human_share
+        conversations = Conversations(store, store.clock, redactor, secret, Peers(config.peers), share)
         return GatewayState(
             secret,
             store,
@@ -216,6 +217,8 @@ async def _around(
     """Run what runs beside requests: tools, jobs, the companion, the pages."""
     if config.page.hosts:  # what comes by a public name may come from anybody, also over loopback
         service.private = True
+    for name, why in state.operations.off().items():
+        log.warning("off: %s: %s", name, why)
     state.jobs.open()
     await state.gateway.open()
     tasks = [

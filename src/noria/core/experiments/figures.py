@@ -2,12 +2,15 @@
 
 A unit (a user, say) may be seen by several services. Each publishes its sums and counts of a unit; the value of a unit
 is the sum over services by the sum of counts, so that no unit counts twice and no router has to be sticky.
+
+Where a caller names no users nobody knows how many people its units are. They are a crowd, whose units weigh together
+at most as much as a given number of other units: a person with a thousand conversations is not a thousand people.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from noria.core.experiments.lifecycle import Estimate
@@ -16,8 +19,10 @@ from noria.core.storage.control import SQLControl
 _AT_ONCE = 500
 
 
-Figure = tuple[str, str, str, float, int]
-"""A figure of a unit: the unit, its arm, the name of the figure, the sum and the number of its values."""
+Figure = tuple[str, str, str, float, int] | tuple[str, str, str, float, int, str]
+"""A figure of a unit: the unit, its arm, the name of the figure, the sum and the number of its values, and the crowd
+that the unit belongs to, where it belongs to one."""
+_IN_CROWD = "\x1f"  # parts the arm and the crowd in the column of arms
 
 
 class Moments(NamedTuple):
@@ -32,17 +37,56 @@ ByArm = Mapping[tuple[str, str], Moments]
 """Moments by arm and name of the figure."""
 
 
-def moments(figures: Iterable[Figure]) -> dict[tuple[str, str], Moments]:
-    """Moments of the units' values by arm and name."""
+def moments(figures: Iterable[Figure], *, most_unnamed: float = math.inf) -> dict[tuple[str, str], Moments]:
+    """Moments of the units' values by arm and name.
+
+    Args:
+        figures: figures of the units.
+        most_unnamed: units as much as which those of one crowd weigh together in an arm at most.
+    """
     sums: dict[tuple[str, str, str], tuple[float, int]] = {}
-    for unit, arm, name, total, number in figures:
-        before, count = sums.get((arm, name, unit), (0.0, 0))
-        sums[arm, name, unit] = before + total, count + number
+    for unit, arm, name, total, number, *crowd in figures:
+        key = _place(arm, *crowd), name, unit
+        before, count = sums.get(key, (0.0, 0))
+        sums[key] = before + total, count + number
     values: dict[tuple[str, str], list[float]] = {}
     for (arm, name, _), (total, count) in sums.items():
         if count:
             values.setdefault((arm, name), []).append(total / count)
-    return {key: _moments(column) for key, column in values.items()}
+    return _together({key: _moments(column) for key, column in values.items()}, most_unnamed)
+
+
+def _place(arm: str, crowd: str = "") -> str:
+    """An arm, or the crowd's part of it, as one text."""
+    return f"{arm}{_IN_CROWD}{crowd}" if crowd else arm
+
+
+def _together(apart: ByArm, most_unnamed: float) -> dict[tuple[str, str], Moments]:
+    """Moments by arm and name of units that were counted apart by crowd, each crowd with its weight.
+
+    With n units and w the weight of each, 1 or what its crowd leaves it, the mean is m = Σ w x / Σ w, and its variance
+    n / (n − 1) · Σ w² (x − m)² / (Σ w)², which is that of the plain mean where no crowd is too large.
+    """
+    parts: dict[tuple[str, str], list[tuple[float, Moments]]] = {}
+    for (place, name), one in apart.items():
+        arm, _, crowd = place.partition(_IN_CROWD)
+        weight = min(1.0, most_unnamed / one.number) if crowd else 1.0
+        parts.setdefault((arm, name), []).append((weight, one))
+    return {key: _weighted(strata) for key, strata in parts.items()}
+
+
+def _weighted(strata: Sequence[tuple[float, Moments]]) -> Moments:
+    if len(strata) == 1:
+        return strata[0][1]
+    number = sum(one.number for _, one in strata)
+    whole = math.fsum(weight * one.number for weight, one in strata)
+    mean = math.fsum(weight * one.number * one.mean for weight, one in strata) / whole
+    squares = math.fsum(
+        weight**2
+        * ((one.variance * (one.number - 1) if one.number > 1 else 0.0) + one.number * (one.mean - mean) ** 2)
+        for weight, one in strata
+    )
+    return Moments(number, mean, number**2 / (number - 1) * squares / whole**2)
 
 
 def difference(by_arm: ByArm, name: str, control: str, treatment: str) -> Estimate:
@@ -121,7 +165,10 @@ class SharedFigures:
             since: nanoseconds since 1970 at which its stage began; figures of an earlier stage are replaced.
             figures: figures of the units that this service has seen since then.
         """
-        present = {(unit, arm, name): (float(total), count) for unit, arm, name, total, count in figures}
+        present = {
+            (unit, _place(arm, *crowd), name): (float(total), count)
+            for unit, arm, name, total, count, *crowd in figures
+        }
         stage, before = self._published.get(experiment, (0, {}))
         if stage != since:  # the first time, or another stage: nothing of ours stays
             self._delete("experiment = ? AND service = ?", (experiment, self.service))
@@ -139,14 +186,17 @@ class SharedFigures:
         self._published[experiment] = since, present
         return len(changed) + len(gone)
 
-    def moments(self, experiment: str, since: int) -> dict[tuple[str, str], Moments]:
-        """Moments of the units' values by arm and name, over all services."""
-        return {
-            (arm, name): Moments(
+    def moments(
+        self, experiment: str, since: int, *, most_unnamed: float = math.inf
+    ) -> dict[tuple[str, str], Moments]:
+        """Moments of the units' values by arm and name, over all services; arguments as of :func:`moments`."""
+        apart = {
+            (place, name): Moments(
                 number, float(mean), float(squares) / (number - 1) if number > 1 else math.nan
             )
-            for arm, name, number, mean, squares in self.control.execute(_READ, (experiment, since))
+            for place, name, number, mean, squares in self.control.execute(_READ, (experiment, since))
         }
+        return _together(apart, most_unnamed)
 
     def _delete(self, where: str, values: tuple[str, ...]) -> None:
         self.control.execute(f"DELETE FROM figures WHERE {where}", values)

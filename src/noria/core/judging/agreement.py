@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from noria.core.judging.items import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def agreement(subjects: Iterable[Sequence[Sequence[Verdict]]]) -> float | None:
     """Krippendorff's alpha of the judges over all items of all subjects, [subjects][judges][items]."""
+    import numpy as np  # in the functions: settings name items of checklists, and need no arrays
+
     columns = [
         [{"yes": 1.0, "no": 0.0}.get(verdict.value, math.nan) for verdict in column]
         for rows in subjects
@@ -41,6 +44,8 @@ def krippendorff_alpha(ratings: NDArray[np.float64], level: Level = "nominal") -
     Raises:
         ValueError: a rating is infinite, or negative on the ratio level.
     """
+    import numpy as np
+
     present = ~np.isnan(ratings)
     ratings = ratings[:, present.sum(axis=0) >= 2]  # a rating alone in its unit agrees with nothing
     values = np.unique(ratings[~np.isnan(ratings)])

@@ -2,7 +2,8 @@
 
 A rater who is bought, or a script that rates a thousand answers, moves a plain mean as far as it likes. Here a person
 has one vote on an answer, the last; who rates far more often than the others is left out whole; and where several
-people rate one answer, their median stands beside the judges, so that no single one of them decides it.
+people rate one answer, their median stands beside the judges, so that no single one of them decides it. Where a caller
+names no user, a conversation, else a request, counts as a person (:func:`noria.core.traces.index.raters.rater_of`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from noria.core.traces.chats import people_and_judges
-from noria.core.traces.index.raters import frequent_raters
+from noria.core.traces.index.raters import frequent_raters, rater_of
 from noria.core.traces.records import Feedback
 from noria.core.traces.store import TraceView
 
@@ -46,13 +47,14 @@ def trusted(views: Iterable[TraceView], config: FreezeConfig) -> Trusted:
         config: settings that say whose feedback is left out.
     """
     held = list(views)
-    often = Counter(one.by for view in held for one in view.feedback if one.by)
+    often = Counter(rater_of(one, view.trace) for view in held for one in view.feedback if one.by)
     refused = {by for by, number in often.items() if number > config.most_by_one} | set(config.distrusted)
     refused |= frequent_raters(often, config.most_deviations)
     kept, left_out = [], 0
     for view in held:
         mute = config.callers.get(view.trace.caller, 1.0) == 0
-        feedback = () if mute else _last_votes([one for one in view.feedback if one.by not in refused])
+        heard = [one for one in view.feedback if rater_of(one, view.trace) not in refused]
+        feedback = () if mute else _last_votes(heard)
         left_out += len(view.feedback) - len(feedback)
         kept.append(TraceView(view.trace, tuple(feedback), view.judgements, view.withdrawn))
     return Trusted(kept, left_out, len(refused & often.keys()))

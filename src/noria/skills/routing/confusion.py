@@ -46,7 +46,7 @@ class RouteScores:
 
     def right(self) -> NDArray[np.float64]:
         """[samples] share of a sample's repeats that are right."""
-        return np.array([np.mean(hits) for _, _, hits in self.rows], float)
+        return np.array([sum(hits) / len(hits) for _, _, hits in self.rows], float)
 
 
 def truth_of(sample: Sample, decision: str) -> str:
@@ -68,20 +68,23 @@ def score_routes(
     extra = {label for n in known for label in samples[n].expected} - {*names, NO_SKILL}
     labels = (*names, *sorted(extra), NO_SKILL)
     place = {label: k for k, label in enumerate(labels)} | {ERROR: len(labels)}
-    matrix = np.zeros((len(labels), len(labels) + 1), np.int64)
-    rows, sure, hit = [], [], []
+    counts = [[0] * (len(labels) + 1) for _ in labels]
+    rows, sure, hit, differing = [], [], [], 0
     for n in known:
         decisions = tuple(repeat[n] for repeat in repeats)
         hits = []
-        for one in decisions:
-            label = one.label if one.label in place else ERROR
+        given = [one.label for one in decisions]
+        differing += len(set(given)) > 1
+        for one, label in zip(decisions, given, strict=True):
+            label = label if label in place else ERROR
             right = label in samples[n].expected
-            matrix[place[truth_of(samples[n], label)], place[label]] += 1
+            counts[place[truth_of(samples[n], label)]][place[label]] += 1
             hits.append(right)
             if not math.isnan(one.confidence) and one.outcome != ERROR:
                 sure.append(one.confidence)
                 hit.append(right)
         rows.append((samples[n], decisions, tuple(hits)))
+    matrix = np.array(counts, np.int64)
     total = max(1, int(matrix.sum()))
     f1 = {label: _f1(matrix, k) for k, label in enumerate(labels)}
     wanted = [f1[label] for k, label in enumerate(labels) if matrix[k].sum() and f1[label] is not None]
@@ -102,7 +105,7 @@ def score_routes(
         float(np.mean([v for v in wanted if v is not None])) if wanted else math.nan,
         float(np.trace(matrix[:, :-1]) / total) if rows else math.nan,
         float(matrix[:, -1].sum() / total) if rows else math.nan,
-        float(np.mean([len({d.label for d in ds}) > 1 for _, ds, _ in rows])) if rows else math.nan,
+        differing / len(rows) if rows else math.nan,
         trigger,
         calibration_error(sure, hit) if sure else math.nan,
         tuple(rows),

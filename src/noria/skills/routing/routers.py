@@ -99,9 +99,21 @@ class EmbeddingRouter:
         self._inside = len(texts)
         self._owners = np.array(owners, int)
         self._bars = self.calibration.array(self.names)
+        self._last: tuple[list[str], NDArray[np.float64]] | None = None
 
     def scores(self, queries: Sequence[str]) -> NDArray[np.float64]:
-        """Scores [queries, skills]."""
+        """Scores [queries, skills], which are not to be changed; those of the last queries are kept."""
+        last = (
+            self._last
+        )  # a router that was just fitted is asked about the same queries: half the time of a stage
+        if last is not None and last[0] == list(queries):
+            return last[1]
+        scores = self._scores(queries)
+        scores.flags.writeable = False
+        self._last = list(queries), scores
+        return scores
+
+    def _scores(self, queries: Sequence[str]) -> NDArray[np.float64]:
         k = len(self.names)
         if not k or not len(queries):
             return np.zeros((len(queries), k))
@@ -131,20 +143,24 @@ class EmbeddingRouter:
         if not self.names:
             return [Routing("none", reason="the bank is empty") for _ in samples]
         chances = confidences(scores, self._bars, self.calibration.temperature)
+        orders = np.argsort(-scores, axis=1, kind="stable")
+        columns = (values.tolist() for values in (scores, chances, orders, scores >= self._bars))
         return [
-            keep_in_force(self._decision(row, chance), sample.in_force)
-            for sample, row, chance in zip(samples, scores, chances, strict=True)
+            keep_in_force(self._decision(*row), sample.in_force)
+            for sample, *row in zip(samples, *columns, strict=True)
         ]
 
-    def _decision(self, row: NDArray[np.float64], chance: NDArray[np.float64]) -> Routing:
-        order = np.argsort(-row, kind="stable")
-        top = int(order[0])
-        margin = float(row[top] - row[order[1]]) if len(order) > 1 else math.inf
-        by_name = dict(zip(self.names, row.tolist(), strict=True))
-        if row[top] < self._bars[top]:
-            return Routing("none", None, float(chance[-1]), margin, by_name, "below every threshold")
-        also = tuple(self.names[int(c)] for c in order[1:] if row[c] >= self._bars[c])
-        return Routing("skill", self.names[top], float(chance[top]), margin, by_name, "", also)
+    def _decision(
+        self, row: list[float], chance: list[float], order: list[int], above: list[bool]
+    ) -> Routing:
+        """A decision by the scores, the chances, the skills from the best one and those above their thresholds."""
+        top = order[0]
+        margin = row[top] - row[order[1]] if len(order) > 1 else math.inf
+        by_name = dict(zip(self.names, row, strict=True))
+        if not above[top]:
+            return Routing("none", None, chance[-1], margin, by_name, "below every threshold")
+        also = tuple(self.names[c] for c in order[1:] if above[c]) if sum(above) > 1 else ()
+        return Routing("skill", self.names[top], chance[top], margin, by_name, "", also)
 
     def fitted(self, samples: Sequence[Sample]) -> EmbeddingRouter:
         """The router with thresholds and temperature of these labelled samples."""

@@ -397,7 +397,7 @@ def _present(scores: RouteScores, bank: Bank | None = None) -> np.ndarray:
             for d, hit in zip(decisions, hits, strict=True)
             if d.outcome != "error"
         ]
-        values.append(float(np.mean(valid)) if valid else np.nan)
+        values.append(sum(valid) / len(valid) if valid else np.nan)
     return np.array(values, float)
 
 

@@ -139,9 +139,14 @@ def right_routes(part: SkillsPart, samples: Sequence[Sample]) -> np.ndarray:
 
 def _drawn(before: Routed, pool: Sequence[Sample], config: RouteConfig) -> Routed:
     """What one round of the optimizer makes of a bank, without a gate."""
+    made: dict[tuple[tuple[str, str], ...], EmbeddingRouter] = {}
 
     def router(one: Bank) -> EmbeddingRouter:
-        return SkillsPart(one, before.settings).router.fitted(pool)
+        """The fitted router of a bank, which follows from its descriptions: the stage asks for some several times."""
+        shown = tuple((skill.name, skill.description) for skill in one.routed(before.settings.project))
+        if shown not in made:
+            made[shown] = SkillsPart(one, before.settings).router.fitted(pool)
+        return made[shown]
 
     once = config.model_copy(update={"route_rounds": 1})
     bank = optimize_routes(before.bank, pool, pool, router, proposer(), once, GateSettings(gate="off")).bank

@@ -179,7 +179,8 @@ class CallersMoney:
     def asking(self, recording: Recording, reservation: Reservation) -> Ask:
         """What asks the backend for one round of an answer, once what the round may cost is reserved.
 
-        A round that does not fit in the caller's money is a failure of the kind `budget`.
+        A round that does not fit in the caller's money is a failure of the kind `budget`, and the recording has the
+        error by which the caller is answered.
 
         Args:
             recording: the request.
@@ -194,7 +195,8 @@ class CallersMoney:
                 try:
                     await reservation.add(max(0.0, needed - reservation.amount))
                 except HttpError as error:
-                    return Failure("budget", error.message), None
+                    recording.unpaid = error
+                    return Failure("budget", error.message, attempts=0), None
             outcome, reply = await self._backends.ask(recording.route, query, recording.heard)
             cost = outcome.cost if isinstance(outcome, Answer | Refusal) else None
             reservation.used += estimate if cost is None else cost

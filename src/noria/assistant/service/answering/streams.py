@@ -15,7 +15,7 @@ from noria.core.chat.faults import CutError
 from noria.core.chat.forwarding import Forwarder
 from noria.core.chat.outcomes import Answer, Failure, Outcome, Refusal
 from noria.core.chat.replies import StreamedReply
-from noria.core.completions.answers import DONE, ChunkWriter, failure_error
+from noria.core.completions.answers import DONE, ChunkWriter
 from noria.core.errors import needing
 from noria.core.service.responses import HttpError
 
@@ -126,7 +126,7 @@ async def tool_events(recording: Recording, answered: Answered) -> AsyncGenerato
                 yield piece
         try:
             outcome = answer.result()[0]
-            fault = failure_error(outcome) if isinstance(outcome, Failure) else None
+            fault = recording.error(outcome) if isinstance(outcome, Failure) else None
         except HttpError as refused:
             fault = refused
         if fault is None:

@@ -86,4 +86,4 @@ async def answer_with_tools(
         return await rounds.answer(recording.query, ask)
     finally:
         recording.steps += tuple(rounds.steps)
-        recording.spent = rounds.spent
+        recording.spent, recording.used = rounds.spent, rounds.used

@@ -13,6 +13,7 @@ from typing import Any
 from noria.assistant.service.bundles import Bundles
 from noria.assistant.service.console.experiments import ExperimentPages
 from noria.assistant.service.console.forms import BODY_BYTES, HOME, SECONDS, Forms
+from noria.assistant.service.console.judges import JudgePages
 from noria.assistant.service.console.pages import GatewayPages
 from noria.assistant.service.console.parts import PartPages
 from noria.assistant.service.console.skills import SkillPages
@@ -48,6 +49,7 @@ class Console:
             "/skills": ("Skills", "skills.html", skills.skills),
             "/parts": ("Parts", "contributions.html", PartPages(store, bundles).parts),
             "/experiments": ("Experiments", "experiments.html", ExperimentPages(bundles).experiments),
+            "/judges": ("Judges", "judges.html", JudgePages(store, bundles.config).judges),
             "/lineage": ("Lineage", "lineage.html", gateway.lineage),
             "/data": ("Data", "data.html", gateway.data),
         }

@@ -18,9 +18,11 @@ from noria.core.chat.outcomes import Failure
 from noria.core.errors import DataError, NoriaError
 from noria.core.experiments.lifecycle import OPEN
 from noria.core.learning.scheduling.schedule import SWITCH
+from noria.core.service.callers import Caller
 from noria.core.service.responses import HttpError
 from noria.core.service.serving import Request, Response
 from noria.core.storage.control import StaleVersion
+from noria.core.traces.index.people import HUMAN_SAMPLE
 from noria.core.traces.store import UnknownTrace
 
 HOME = "/"
@@ -70,6 +72,8 @@ class Forms:
                 return await self._replayed(fields)
             if fields.get("action") == "erase":
                 return await self._erased(back, fields)
+            if fields.get("action") == "label":
+                return self._told(back, await self._labelled(fields, caller))
             said = await asyncio.to_thread(self._act, fields, caller.name)
         except StaleVersion:
             return self._told(back, "Somebody changed it meanwhile: look again, and decide anew.", status=409)
@@ -89,6 +93,16 @@ class Forms:
         return self._told(
             back, f"{done['traces']} traces of this user were erased, with {done['records']} records{where}."
         )
+
+    async def _labelled(self, fields: Mapping[str, str], caller: Caller) -> str:
+        """Keep what a person says of an answer of the sample."""
+        try:
+            value = float(fields.get("value", ""))
+        except ValueError:
+            raise DataError("choose what the answer is", where="value") from None
+        label = {"target": fields.get("trace"), "kind": "comment", "name": HUMAN_SAMPLE, "value": value}
+        await self.conversations.keep(label, caller)
+        return "The label is kept."
 
     async def _replayed(self, fields: Mapping[str, str]) -> Response:
         """The answer that another bundle gives to a trace's request, beside the one that was given; it is not kept."""

@@ -64,6 +64,7 @@ class GatewayPages:
             "waiting": self.store.journal.waiting,
             "feedback": feedback_counts(self.store.index),
             "tools": self.operations.tools()["data"],
+            "off": self.operations.off(),
             "grounding": self._grounding(),
         }
 

@@ -204,6 +204,16 @@ class Replay:
         answer: dict[str, Any] = await spending.once(key, backend.most_cost(asked), make)
         return answer
 
+    async def score(self, request: Request, answer: str, spending: Spending) -> float:
+        """Score of a given answer to a request; NaN where the judge says nothing valid. It is paid once.
+
+        Raises:
+            TurnStopped: the budget or the time is spent.
+        """
+        verdicts = await self._verdicts(request, answer, spending)
+        value = score(self.checklist, _as_verdicts(verdicts)).value
+        return math.nan if value is None else value
+
     async def _verdicts(self, request: Request, answer: str, spending: Spending) -> dict[str, Value]:
         """Verdicts by item on an answer; the same answer to the same request is judged once, whoever gave it."""
         subject = request_subject(request.messages, None, answer)

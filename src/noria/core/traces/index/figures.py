@@ -13,39 +13,40 @@ from typing import NamedTuple
 
 from noria.core.experiments.assignment import position
 from noria.core.traces.index.index import TraceIndex
-from noria.core.traces.index.raters import MOST_DEVIATIONS, frequent_raters
+from noria.core.traces.index.raters import MOST_DEVIATIONS, RATER, frequent_raters
 from noria.core.traces.index.scores import GROUNDED, SCORE
 
 # Whom experiments deal: a user, else a conversation, else each request by itself.
 _UNIT = "coalesce(t.user, t.conversation, t.id)"
 # A correction that names what was served, such as the skill, is none.
-_UNCORRECTED = """NOT EXISTS (SELECT 1 FROM feedback AS c WHERE c.trace = t.id AND c.kind = 'correction'
-    AND c.source = 'user' AND NOT c.withdrawn AND c.author NOT IN (SELECT value FROM json_each(?3))
+_UNCORRECTED = f"""NOT EXISTS (SELECT 1 FROM feedback AS c WHERE c.trace = t.id AND c.kind = 'correction'
+    AND c.source = 'user' AND NOT c.withdrawn AND {RATER.format("c")} NOT IN (SELECT value FROM json_each(?3))
     AND c.said IS NOT (SELECT value FROM json_each(t.labels) WHERE key = c.name))"""
 _UNITS = f"""
-SELECT unit, arm, caller, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score), count(score),
-    sum(grounded), count(grounded), sum(uncorrected)
+SELECT unit, arm, caller, unnamed, count(*), sum(success), -sum(seconds), -sum(cost), count(cost), sum(score),
+    count(score), sum(grounded), count(grounded), sum(uncorrected)
 FROM (SELECT {_UNIT} AS unit, json_extract(t.assignments, ?1) AS arm, t.caller AS caller,
-        t.status IN ('ok', 'refused') AS success, t.seconds, t.cost, {SCORE.format("t")} AS score,
-        {GROUNDED.format("t")} AS grounded, {_UNCORRECTED} AS uncorrected
+        t.user IS NULL AS unnamed, t.status IN ('ok', 'refused') AS success, t.seconds, t.cost,
+        {SCORE.format("t")} AS score, {GROUNDED.format("t")} AS grounded, {_UNCORRECTED} AS uncorrected
     FROM traces AS t WHERE t.began >= ?2 AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled')
-WHERE arm IS NOT NULL GROUP BY 1, 2, 3
+WHERE arm IS NOT NULL GROUP BY 1, 2, 3, 4
 """
-_OFTEN = """
-SELECT f.author, count(*) FROM feedback AS f JOIN traces AS t ON t.id = f.trace
+_OFTEN = f"""
+SELECT {RATER.format("f")}, count(*) FROM feedback AS f JOIN traces AS t ON t.id = f.trace
 WHERE t.began >= ?2 AND json_extract(t.assignments, ?1) IS NOT NULL AND f.source = 'user' AND NOT f.withdrawn
 GROUP BY 1
 """
 _RATINGS = f"""
-SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, f.name, t.caller, sum(min(max(f.value, 0.0), 1.0)), count(*)
+SELECT {_UNIT}, json_extract(t.assignments, ?1) AS arm, f.name, t.caller, t.user IS NULL,
+    sum(min(max(f.value, 0.0), 1.0)), count(*)
 FROM feedback AS f JOIN traces AS t ON t.id = f.trace
 WHERE t.began >= ?2 AND arm IS NOT NULL AND f.value IS NOT NULL AND NOT f.withdrawn AND f.source = 'user'
-    AND f.author NOT IN (SELECT value FROM json_each(?3)) AND f.name IN (SELECT value FROM json_each(?4))
+    AND {RATER.format("f")} NOT IN (SELECT value FROM json_each(?3)) AND f.name IN (SELECT value FROM json_each(?4))
     AND json_extract(t.labels, '$.shadow') IS NULL AND t.status != 'cancelled'
     AND NOT EXISTS (SELECT 1 FROM feedback AS later WHERE later.trace = f.trace AND later.author = f.author
         AND later.name = f.name AND later.source = 'user' AND NOT later.withdrawn
         AND (later.at, later.id) > (f.at, f.id))
-GROUP BY 1, 2, 3, 4
+GROUP BY 1, 2, 3, 4, 5
 """
 _SHADOWS = f"""
 SELECT h.id, (h.status IN ('ok', 'refused')) - (t.status IN ('ok', 'refused')), t.seconds - h.seconds,
@@ -71,6 +72,7 @@ class UnitFigure(NamedTuple):
             answer that was given.
         total: sum of its values.
         number: number of its values; 0 where none is known.
+        crowd: caller for whose word this is where it names no user; empty for users, and for what nobody says.
     """
 
     unit: str
@@ -78,6 +80,7 @@ class UnitFigure(NamedTuple):
     name: str
     total: float
     number: int
+    crowd: str = ""
 
 
 def unit_figures(
@@ -92,7 +95,7 @@ def unit_figures(
 
     A unit is a user, else a conversation, else a single request. Of ratings by one person of one trace the last one
     counts, as one from 0 to 1; nothing counts of who says far more than the others. `uncorrected` is known of the same
-    units as ratings.
+    units as ratings. What people say whom a caller does not name is of that caller's crowd.
 
     Args:
         index: the index.
@@ -111,20 +114,24 @@ def unit_figures(
     often = Counter(dict(index.rows(_OFTEN, where)))
     refused = json.dumps(sorted(frequent_raters(often, MOST_DEVIATIONS)))
     figures = []
-    for unit, arm, caller, requests, success, speed, thrift, *pairs in index.rows(_UNITS, (*where, refused)):
+    for unit, arm, caller, unnamed, requests, success, speed, thrift, *pairs in index.rows(
+        _UNITS, (*where, refused)
+    ):
         costed, score, scored, grounded, looked, uncorrected = pairs
         columns = (
             (success, requests), (speed, requests), (thrift, costed), (score, scored), (grounded, looked),
             (uncorrected, requests) if is_heard(unit, caller) else (0.0, 0),
         )  # fmt: skip
         figures += [
-            UnitFigure(unit, arm, name, total or 0.0, count)
+            UnitFigure(
+                unit, arm, name, total or 0.0, count, caller if unnamed and name == "uncorrected" else ""
+            )
             for name, (total, count) in zip(FIGURES, columns, strict=True)
         ]
     ratings = index.rows(_RATINGS, (*where, refused, json.dumps(list(measures))))
     figures += [
-        UnitFigure(unit, arm, name, *sums)
-        for unit, arm, name, caller, *sums in ratings
+        UnitFigure(unit, arm, name, total, number, caller if unnamed else "")
+        for unit, arm, name, caller, unnamed, total, number in ratings
         if is_heard(unit, caller)
     ]
     return figures

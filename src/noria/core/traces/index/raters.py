@@ -1,10 +1,16 @@
-"""People who say far more than the others: whose word counts neither in a data set nor in an experiment."""
+"""Who says something of an answer, and who says far more than the others, so that it counts nowhere.
+
+An application that names no users speaks for many people by one name, its own. Its conversations, and where it names
+none its requests, stand for them: the finest that is known of whom one hears.
+"""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections import Counter
+
+from noria.core.traces.records import Feedback, Trace
 
 MOST_DEVIATIONS = 6.0
 """Robust deviations of the logarithm of a number of feedbacks that a test allows."""
@@ -13,6 +19,23 @@ _NARROWEST = 0.5
 _MANY = 30
 """Feedbacks up to which nobody is an anomaly: one eager person among few is none."""
 _SCALE = 1.4826  # of the median absolute deviation, to that of a normal distribution
+
+
+RATER = """(CASE WHEN t.user IS NULL AND {0}.author IN ('', t.caller) THEN coalesce(t.conversation, t.id)
+    ELSE {0}.author END)"""
+"""What :func:`rater_of` gives in a query over traces `t`, by the name of the feedback's table there."""
+
+
+def rater_of(feedback: Feedback, trace: Trace) -> str:
+    """Who gave a feedback: a person by the key, or the conversation or request for which a caller names nobody.
+
+    Args:
+        feedback: what was said.
+        trace: what it was said of.
+    """
+    if trace.user is None and feedback.by in ("", trace.caller):
+        return trace.conversation or trace.id
+    return feedback.by
 
 
 def frequent_raters(often: Counter[str], most: float) -> set[str]:
