@@ -224,7 +224,7 @@ def test_a_sampled_request_is_kept_with_its_outcomes() -> None:
     )
     found.close(500.0)
     (kept,) = found.closed
-    assert (kept.request, kept.candidates, kept.size) == ("r", b"arrow", 5)
+    assert (kept.decision.request, kept.candidates, len(kept.decision.items)) == ("r", b"arrow", 5)
     assert kept.outcomes[made.items[0]] == (1.0, 4.0)
     assert np.isnan(kept.outcomes[made.items[1]]).all()
 

@@ -81,9 +81,7 @@ class Companion(Collector):
     @property
     def oldest(self) -> Position | None:
         """Where in the log the loop may still have to read."""
-        if self.status is None:
-            return None
-        return Position(*self.status["oldest"])
+        return None if self.status is None else Position(*self.status["oldest"])
 
     def _changed(self, path: Path) -> dict[str, Any] | None:
         """A file's content if it is another than at the last look."""
@@ -120,14 +118,7 @@ class Companion(Collector):
         for what, number in status["counts"].items():
             events.add_metric([what], number)
         yield events
-        families = {
-            "exposures": ("today_exposures", "Exposures since midnight UTC."),
-            "share": ("exposure_share", "Share of today's exposures."),
-            "spend": ("today_spend", "Expected completions spent since midnight UTC."),
-            "price": ("price", "Expected completions spent on 1,000 exposures, today."),
-            "resting": ("resting", "1 if the plan's budget is spent."),
-        }
-        for field, (name, what) in families.items():
+        for name, field, what in _OF_PLANS:
             family = gauge(f"noria_blending_plan_{name}", what, labels=["plan"])
             for plan, record in status["plans"].items():
                 if record[field] is not None:
@@ -138,3 +129,12 @@ class Companion(Collector):
             if record["scale"] is not None:
                 scale.add_metric([record["source"]], record["scale"])
         yield scale
+
+
+_OF_PLANS = (
+    ("today_exposures", "exposures", "Exposures since midnight UTC."),
+    ("exposure_share", "share", "Share of today's exposures."),
+    ("today_spend", "spend", "Expected completions spent since midnight UTC."),
+    ("price", "price", "Expected completions spent on 1,000 exposures, today."),
+    ("resting", "resting", "1 if the plan's budget is spent."),
+)

@@ -124,22 +124,13 @@ def _why(served: ServedRequest) -> str:
 
 def _sliders(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Where each plan's sliders begin, and how far they go."""
-    result = []
-    for plan in record["plans"]:
-        weight, bias = plan["weight"], plan["bias"]
-        result.append(
-            {
-                "id": plan["id"],
-                "weight": weight,
-                "bias": bias,
-                "on": plan["on"],
-                "weight_low": min(-1.0, 2 * weight),
-                "weight_high": max(1.0, 2 * weight),
-                "bias_low": min(-record["mean_value"], 2 * bias),
-                "bias_high": max(record["mean_value"], 2 * bias),
-            }
-        )
-    return result
+    mean = record["mean_value"]
+    return [
+        {name: plan[name] for name in ("id", "weight", "bias", "on")}
+        | {"weight_low": min(-1.0, 2 * plan["weight"]), "weight_high": max(1.0, 2 * plan["weight"])}
+        | {"bias_low": min(-mean, 2 * plan["bias"]), "bias_high": max(mean, 2 * plan["bias"])}
+        for plan in record["plans"]
+    ]
 
 
 # -- charts -----------------------------------------------------------------------------------------------------------
@@ -152,32 +143,31 @@ def _figures(status: Mapping[str, Any]) -> list[Figure]:
         for line in history
         for plan, values in line["plans"].items()
     ]
-    charts = (
-        (
+    bias = (
+        "What each plan gives an exposure on top (its bias): its shadow price, where a controller or the solver "
+        "has set it."
+    )
+    day = "since midnight UTC."
+    return [
+        _lines(
             "Exposure shares",
             "share",
             "share of the day's exposures",
             ".3~p",
-            "Of what was shown since midnight UTC.",
+            rows,
+            f"Of what was shown {day}",
         ),
-        (
-            "Prices",
-            "bias",
-            "completions an exposure",
-            ",.3~r",
-            "What each plan gives an exposure on top (its bias): its shadow price, where a controller or the solver "
-            "has set it.",
-        ),
-        (
+        _lines("Prices", "bias", "completions an exposure", ",.3~r", rows, bias),
+        _lines(
             "Spend",
             "spend",
             "expected completions",
             ",.3~r",
-            "Each plan's contributions to what was shown since midnight UTC.",
+            rows,
+            f"Each plan's contributions to what was shown {day}",
         ),
-    )
-    lines = [_lines(title, field, axis, rows, form, words) for title, field, axis, form, words in charts]
-    return [*lines, _calibration(status["sources"])]
+        _calibration(status["sources"]),
+    ]
 
 
 def _thinned(lines: Sequence[Any]) -> list[Any]:
@@ -186,33 +176,36 @@ def _thinned(lines: Sequence[Any]) -> list[Any]:
 
 
 def _lines(
-    title: str, field: str, axis: str, rows: Sequence[Mapping[str, Any]], form: str, caption: str
+    title: str, field: str, axis: str, form: str, rows: Sequence[Mapping[str, Any]], caption: str
 ) -> Figure:
     kept = [{"at": row["at"], "plan": row["plan"], field: row[field]} for row in rows]
     times = [row["at"] for row in kept]
     clock = _clock((max(times) - min(times)) / 1000 if times else 0.0)
+    plan = {"field": "plan", "type": "nominal"}
+    moment = {"field": "at", "type": "temporal"}
+    axis_x = {"format": clock, "tickCount": 6, "labelOverlap": "greedy"}
+    tooltip = [
+        plan,
+        moment | {"format": "%d %b %H:%M:%S", "title": "at (UTC)"},
+        _quantity(field, format=form),
+    ]
     spec = {
         "data": {"values": kept},
         "mark": {"type": "line", "point": len(kept) < 60, "interpolate": "step-after"},
         "height": 220,
         "encoding": {
-            "x": {
-                "field": "at",
-                "type": "temporal",
-                "title": None,
-                "scale": {"type": "utc"},
-                "axis": {"format": clock, "tickCount": 6, "labelOverlap": "greedy"},
-            },
-            "y": {"field": field, "type": "quantitative", "title": axis, "axis": {"format": form}},
-            "color": {"field": "plan", "type": "nominal", "title": None},
-            "tooltip": [
-                {"field": "plan", "type": "nominal"},
-                {"field": "at", "type": "temporal", "format": "%d %b %H:%M:%S", "title": "at (UTC)"},
-                {"field": field, "type": "quantitative", "format": form},
-            ],
+            "x": moment | {"title": None, "scale": {"type": "utc"}, "axis": axis_x},
+            "y": _quantity(field, title=axis, axis={"format": form}),
+            "color": plan | {"title": None},
+            "tooltip": tooltip,
         },
     }
     return Figure.chart(title, spec, caption)
+
+
+def _quantity(field: str, **more: Any) -> dict[str, Any]:
+    """An encoding by a number."""
+    return {"field": field, "type": "quantitative", **more}
 
 
 def _clock(span: float) -> str:
@@ -229,49 +222,29 @@ def _calibration(sources: Sequence[Mapping[str, Any]]) -> Figure:
     ends = [
         {"source": source["source"], "value": end, "rate": end} for source in sources for end in (0.0, most)
     ]
-    x = {
-        "field": "value",
-        "type": "quantitative",
-        "title": "expected completions an exposure",
-        "axis": {"tickCount": 5},
-    }
+    x = _quantity("value", title="expected completions an exposure", axis={"tickCount": 5})
+    rate = _quantity("rate")
+    figures = ("exposures", "score", "value", "rate", "low", "high")
+
+    def layer(only: str, mark: dict[str, Any], **encoding: Any) -> dict[str, Any]:
+        return {"transform": [{"filter": only}], "mark": mark, "encoding": {"x": x, **encoding}}
+
+    tenth, diagonal = "isValid(datum.exposures)", "!isValid(datum.exposures)"
+    dashed = {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1, "opacity": 0.6}
+    layers = [
+        layer(diagonal, dashed, y=rate | {"title": "completions"}),
+        layer(tenth, {"type": "rule", "strokeWidth": 2}, y=_quantity("low"), y2={"field": "high"}),
+        layer(
+            tenth,
+            {"type": "point", "size": 60},
+            y=rate,
+            tooltip=[_quantity(name, format=",.3~g") for name in figures],
+        ),
+    ]
     spec = {
         "data": {"values": rows + ends},
         "facet": {"field": "source", "type": "nominal", "title": None},
-        "spec": {
-            "height": 220,
-            "layer": [
-                {
-                    "transform": [{"filter": "!isValid(datum.exposures)"}],
-                    "mark": {"type": "line", "strokeDash": [4, 4], "strokeWidth": 1, "opacity": 0.6},
-                    "encoding": {
-                        "x": x,
-                        "y": {"field": "rate", "type": "quantitative", "title": "completions"},
-                    },
-                },
-                {
-                    "transform": [{"filter": "isValid(datum.exposures)"}],
-                    "mark": {"type": "rule", "strokeWidth": 2},
-                    "encoding": {
-                        "x": x,
-                        "y": {"field": "low", "type": "quantitative"},
-                        "y2": {"field": "high"},
-                    },
-                },
-                {
-                    "transform": [{"filter": "isValid(datum.exposures)"}],
-                    "mark": {"type": "point", "size": 60},
-                    "encoding": {
-                        "x": x,
-                        "y": {"field": "rate", "type": "quantitative"},
-                        "tooltip": [
-                            {"field": name, "type": "quantitative", "format": ",.3~g"}
-                            for name in ("exposures", "score", "value", "rate", "low", "high")
-                        ],
-                    },
-                },
-            ],
-        },
+        "spec": {"height": 220, "layer": layers},
     }
     caption = (
         "Completions against expected ones by tenths of each source's exposures, with 95 % intervals. On the dashed "

@@ -18,31 +18,12 @@ from noria.blending.alignment.alignment import Alignment
 from noria.blending.blender import Blender
 from noria.blending.columns import Candidates
 from noria.blending.plans.plans import Plans
-from noria.blending.service.versions import LOOP, Versions, take_over
+from noria.blending.service.versions import LOOP, Switches, Versions, take_over
 from noria.blending.snapshot import Setting, Snapshot
 from noria.core.errors import ConfigError, DataError, NoriaError
 
 _GIVEN = (["snapshot"], ["rollback"])
 """Kinds of changes that older news of the loop do not overrule."""
-
-
-@dataclass(frozen=True)
-class Switches:
-    """The plans that are switched off by hand: all, or some."""
-
-    everything: bool = False
-    off: frozenset[str] = frozenset()
-
-    def applied(self, plans: Plans) -> Plans:
-        """The plan file with these switched off."""
-        changed = tuple(
-            plan.model_copy(update={"enabled": False}) if plan.id in self.off else plan
-            for plan in plans.plans
-        )
-        guards = plans.guards
-        if self.everything:
-            guards = guards.model_copy(update={"only_value": True})
-        return Plans(plans=changed, guards=guards, slots=plans.slots)
 
 
 @dataclass
@@ -219,7 +200,7 @@ class Publisher:
             before, self.switches = self.switches, changed
             try:
                 if self.state is not None:
-                    self.state.keep_switches(changed.everything, changed.off, by=who)
+                    self.state.keep_switches(changed, by=who)
                 note = f"{'on' if on else 'off'} {plan or 'all plans'}"
                 return self._publish("switch", self._with(), who=who, note=note)
             except BaseException:
@@ -303,7 +284,7 @@ class Publisher:
         last, errors = self.state.newest()
         for error in errors:
             self._refuse(error)
-        self.switches = Switches(*self.state.switches())
+        self.switches = self.state.switches()
         given = [v for v, move in self.state.moves().items() if move.reason.split()[:1] in _GIVEN]
         self._given = max(given, default=0)
         if last is not None:

@@ -47,13 +47,7 @@ class ServedRequest:
         """The list with the account of every item, ranked again by the snapshot that ranked it."""
         ranked = self.ranked()
         item = self.candidates.item
-        return {
-            "request": self.request,
-            "at": self.at,
-            "scene": self.candidates.scene,
-            "candidates": len(self.candidates),
-            "control": self.control,
-            "version": ranked.version,
+        return self.to_json() | {
             "snapshot": ranked.snapshot,
             "dropped": dict(ranked.dropped),
             "slot_cost": ranked.slot_cost,

@@ -32,7 +32,9 @@ from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import ServedRequest
 from noria.blending.service.traffic import Traffic, is_on
 from noria.blending.service.whatif import what_if, with_plans, with_setting
+from noria.blending.service.wire.intake import read_rollback, read_switch
 from noria.blending.service.wire.openapi import description
+from noria.blending.service.wire.requests import decoded
 from noria.blending.snapshot import Snapshot
 from noria.core.config import parse_config
 from noria.core.errors import DataError, NoriaError, RunError, needing
@@ -50,19 +52,9 @@ from noria.core.service.serving import (
 )
 
 with needing("serve"):
-    import msgspec
     from prometheus_client import CollectorRegistry
 
 log = logging.getLogger("noria.serving")
-
-
-class _Switch(msgspec.Struct, forbid_unknown_fields=True):
-    on: bool
-    plan: str | None = None
-
-
-class _Version(msgspec.Struct, forbid_unknown_fields=True):
-    version: int
 
 
 class Feed:
@@ -127,7 +119,7 @@ class Feed:
             route("/requests/{request:path}", self.explain),
             route("/what-if", self.what_if),
         ]
-        document = json.dumps(_described(routes)).encode()
+        document = json.dumps(description(routes)).encode()
 
         async def openapi(request: Request) -> Response:
             return json_response(document)
@@ -211,14 +203,14 @@ class Feed:
 
     async def switch(self, request: Request) -> Response:
         """POST /switches: {on, plan}; without a plan all of them."""
-        switch = _typed(_Switch, await request.body())
+        switch = decoded(read_switch, await request.body(), "no switch", where="body")
         if switch.plan is not None:
             _need_plan(switch.plan, self.publisher.base)
         return await self._changed(lambda: self.publisher.switch(switch.plan, switch.on, who=_actor(request)))
 
     async def roll_back(self, request: Request) -> Response:
         """POST /rollback: {version}."""
-        version = _typed(_Version, await request.body()).version
+        version = decoded(read_rollback, await request.body(), "no version", where="body").version
         if version not in await asyncio.to_thread(self.publisher.versions):
             raise HttpError(404, "no_such_version", f"version {version} is not kept", param="version")
         return await self._changed(lambda: self.publisher.roll_back(version, who=_actor(request)))
@@ -329,17 +321,6 @@ class Feed:
         return what_if(self.recent.all(), before, with_plans(before, self.publisher.switches.applied(plans)))
 
 
-def _described(routes: Sequence[Route]) -> dict[str, Any]:
-    """The routes in OpenAPI, each with the first line of its function's docstring."""
-    lines = []
-    for one in routes:
-        guarded: Any = one.endpoint
-        line = (guarded.endpoint.__doc__ or "").strip().splitlines()[0].partition(": ")[2]
-        methods = sorted((one.methods or set()) - {"HEAD"})
-        lines += [(one.path, method, guarded.access == "write", line) for method in methods]
-    return description(lines)
-
-
 def _number(text: str | None, where: str) -> float | None:
     """A weight or bias of a query; None where there is none.
 
@@ -373,10 +354,3 @@ def _snapshot(body: bytes) -> Snapshot:
     if not isinstance(values, dict):
         raise DataError("not a JSON object", where="body")
     return Snapshot.from_json(values, where="body")
-
-
-def _typed(kind: Any, body: bytes) -> Any:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DataError(str(error), where="body") from None

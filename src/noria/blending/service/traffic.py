@@ -7,9 +7,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
-from noria.blending.blender import RankedList
 from noria.blending.service.config import ServeConfig
 from noria.blending.service.journal.events import Event, Impression, Outcome, Sample, decision_of, pack
 from noria.blending.service.journal.journal import Journal
@@ -17,7 +15,7 @@ from noria.blending.service.metrics import Metrics
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.recent import Recent, ServedRequest
 from noria.blending.service.wire import intake, requests as wire
-from noria.blending.service.wire.answers import Answer, answer
+from noria.blending.service.wire.answers import answer
 from noria.blending.service.wire.streams import candidates_to_arrow
 from noria.core.errors import DataError, RunError
 from noria.core.service.serving import HttpError, Request, Response, json_response
@@ -25,15 +23,6 @@ from noria.core.storage.write_queue import JournalFull
 
 LARGE = 1 << 18
 """Size of a body above which a request is ranked in a thread, so that the others need not wait."""
-
-
-@dataclass
-class _Reply:
-    """A ranked request: its answer, what is to be logged, and whether the answer waits for the log."""
-
-    answer: Answer
-    events: list[Event]
-    wait: bool
 
 
 class Traffic:
@@ -79,17 +68,15 @@ class Traffic:
         body = await request.body()
         trusted = request.app.is_trusted(request)
         if len(body) > LARGE:
-            reply = await asyncio.to_thread(self._rank, request, body, trusted)
+            response, events, wait = await asyncio.to_thread(self._rank, request, body, trusted)
         else:
-            reply = self._rank(request, body, trusted)
-        if reply.events:
-            await self._write(reply.events, wait=reply.wait)
-        if reply.answer.media_type == "application/json":
-            return json_response(reply.answer.body)
-        headers = {"content-type": reply.answer.media_type, "cache-control": "no-store"}
-        return Response(reply.answer.body, 200, headers)
+            response, events, wait = self._rank(request, body, trusted)
+        if events:
+            await self._write(events, wait=wait)
+        return response
 
-    def _rank(self, request: Request, body: bytes, trusted: bool) -> _Reply:
+    def _rank(self, request: Request, body: bytes, trusted: bool) -> tuple[Response, list[Event], bool]:
+        """Rank a request: its response, what is to be logged, and whether the response waits for the log."""
         began = time.perf_counter()
         query = self._read(request, body, trusted)
         served = self._served(query, request.scope["noria.exchange"].id)
@@ -111,8 +98,22 @@ class Traffic:
         sampled = _share(b"sample", served.request) < self.config.sample
         if sampled:
             self.recent.add(served)
-        events = _events(query, served, ranked, sampled=sampled) if logged else []
-        return _Reply(answered, events, wait=query.shown > 0)
+        events: list[Event] = []
+        if logged:
+            decision = decision_of(
+                served.candidates,
+                ranked,
+                at=served.at,
+                request=served.request,
+                user=query.user or "",
+                control=served.control,
+                shown=query.shown,
+            )
+            events.append(decision)
+            if sampled:
+                stream = candidates_to_arrow(served.candidates)
+                events.append(Sample(served.at, served.request, served.candidates.scene, stream))
+        return answered, events, query.shown > 0
 
     def _read(self, request: Request, body: bytes, trusted: bool) -> wire.RankRequest:
         """Read a request to rank, and refuse what its caller may not ask for."""
@@ -194,28 +195,6 @@ class Traffic:
             ) from None
         for event in events:
             self._metrics.events.labels(type(event).__name__.lower()).inc()
-
-
-def _events(
-    query: wire.RankRequest, served: ServedRequest, ranked: RankedList, *, sampled: bool
-) -> list[Event]:
-    """A decision as the log holds it, and the whole request where it is sampled."""
-    candidates = served.candidates
-    events: list[Event] = [
-        decision_of(
-            candidates,
-            ranked,
-            at=served.at,
-            request=served.request,
-            user=query.user or "",
-            control=served.control,
-            shown=query.shown,
-        )
-    ]
-    if sampled:
-        stream = candidates_to_arrow(candidates)
-        events.append(Sample(served.at, served.request, candidates.scene, stream))
-    return events
 
 
 def _share(lot: bytes, key: str) -> float:

@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,25 @@ _PRUNE_EVERY = 100
 _SNAPSHOT, _PLANS = "snapshot.json", "plans.json"
 _SWITCHES = ("switch", "plans")
 log = logging.getLogger("noria.serving")
+
+
+@dataclass(frozen=True)
+class Switches:
+    """The plans that are switched off by hand: all, or some."""
+
+    everything: bool = False
+    off: frozenset[str] = frozenset()
+
+    def applied(self, plans: Plans) -> Plans:
+        """The plan file with these switched off."""
+        changed = tuple(
+            plan.model_copy(update={"enabled": False}) if plan.id in self.off else plan
+            for plan in plans.plans
+        )
+        guards = plans.guards
+        if self.everything:
+            guards = guards.model_copy(update={"only_value": True})
+        return Plans(plans=changed, guards=guards, slots=plans.slots)
 
 
 class Versions:
@@ -109,11 +129,11 @@ class Versions:
         except ValueError as error:
             raise DataError(f"damaged ({error})", where=str(path)) from None
 
-    def switches(self) -> tuple[bool, frozenset[str]]:
-        """Whether everything is switched off, and which plans are."""
+    def switches(self) -> Switches:
+        """The plans that are switched off by hand."""
         document = self.control.read(*_SWITCHES)
         value = {} if document is None else document.value or {}
-        return bool(value.get("everything")), frozenset(value.get("off", ()))
+        return Switches(bool(value.get("everything")), frozenset(value.get("off", ())))
 
     def audit(self, last: int) -> list[dict[str, Any]]:
         """The last changes by people, the newest first."""
@@ -177,10 +197,10 @@ class Versions:
             self._seen = 0
             prune(self.store, {one.bundle for one in self.moves().values()})
 
-    def keep_switches(self, everything: bool, off: frozenset[str], *, by: str) -> None:
+    def keep_switches(self, switches: Switches, *, by: str) -> None:
         """Write what is switched off."""
         document = self.control.read(*_SWITCHES)
-        value = {"everything": everything, "off": sorted(off)}
+        value = {"everything": switches.everything, "off": sorted(switches.off)}
         self.control.write(*_SWITCHES, value, based_on=0 if document is None else document.version, by=by)
 
     def close(self) -> None:
@@ -232,7 +252,8 @@ def take_over(versions: Versions) -> None:
     finally:
         versions.control.now = now  # type: ignore[method-assign]
     if switches:
-        versions.keep_switches(bool(switches["everything"]), frozenset(map(str, switches["off"])), by="")
+        off = frozenset(map(str, switches["off"]))
+        versions.keep_switches(Switches(bool(switches["everything"]), off), by="")
     with disk_errors(old):
         for name in ("switches.json", "base.json"):
             (state / name).unlink(missing_ok=True)

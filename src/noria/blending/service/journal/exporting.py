@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from noria.blending.logs.schema import CANDIDATES, EXPOSURES, OUTCOMES, Kind
-from noria.blending.service.journal.events import Decision, Impression, Outcome, Sample, unpack
+from noria.blending.service.journal.events import Decision, Event, Impression, Outcome, Sample, unpack
 from noria.blending.service.journal.journal import Scan, read_journal
 from noria.core.errors import DataError, require
 from noria.core.files import appearing, check_output
@@ -52,114 +52,88 @@ def export_log(state: Path, output: Path, *, overwrite: bool = False) -> ExportR
     source = state / "log"
     if not source.is_dir():
         raise DataError("there is no log", where=str(state), mend="give the --state folder of a service")
-    names = ("exposures.parquet", "outcomes.parquet", "candidates.parquet")
-    check_output(output, source, overwrite=overwrite, marks=names[:2])
-    done = ExportResult(output)
-    scan = Scan()
+    marks = ("exposures.parquet", "outcomes.parquet")
+    check_output(output, source, overwrite=overwrite, marks=marks)
+    done, scan = ExportResult(output), Scan()
     with appearing(output) as folder, contextlib.ExitStack() as stack:
-        exposures = stack.enter_context(_Table(folder / names[0], EXPOSURES))
-        outcomes = stack.enter_context(_Table(folder / names[1], OUTCOMES))
-        samples = stack.enter_context(_Samples(folder / names[2], source))
-        size = 0
-        lists: dict[str, tuple[Decision, dict[str, int], set[int]]] = {}
-        for frame in read_journal(source, scan=scan):
-            for event in unpack(frame.payload):
-                if isinstance(event, Decision):
-                    known = lists.get(event.request)
-                    if known is not None and known[2]:
-                        done.left["requests decided again after they were shown"] += 1
-                        continue
-                    places = {item: place for place, item in reversed(list(enumerate(event.items)))}
-                    size += _bytes(event) - (_bytes(known[0]) if known else 0)
-                    lists[event.request] = event, places, set(range(event.shown))
-                    _expose(exposures, event, range(event.shown), event.at)
-                    while size > MOST_OPEN:
-                        size -= _bytes(lists.pop(next(iter(lists)))[0])
-                elif isinstance(event, Impression):
-                    known = lists.get(event.request)
-                    if known is None:
-                        done.left["impressions of unknown requests"] += len(event.items)
-                        continue
-                    decision, places, shown = known
-                    fresh = []
-                    for item in event.items:
-                        place = places.get(item)
-                        if place is None or place in shown:
-                            done.left["impressions twice, or of items not in the list"] += 1
-                        else:
-                            shown.add(place)
-                            fresh.append(place)
-                    _expose(exposures, decision, fresh, event.at)
-                elif isinstance(event, Outcome):
-                    outcomes.add(
-                        request=event.request,
-                        item=event.item,
-                        time=event.at,
-                        watch=event.watch,
-                        duration=event.duration,
-                        gain=event.gain,
-                    )
-                else:
-                    samples.add(event)
-    done.rows = Counter(exposures=exposures.rows, outcomes=outcomes.rows, candidates=samples.rows)
+        exposures, outcomes, candidates = (
+            stack.enter_context(_Table(folder / f"{name}.parquet", *form))
+            for name, form in (
+                ("exposures", _rows(EXPOSURES)),
+                ("outcomes", _rows(OUTCOMES)),
+                ("candidates", _tables(source)),
+            )
+        )
+        lists = _Lists(exposures, done.left)
+        for event in _events(source, scan):
+            if isinstance(event, Decision):
+                lists.decide(event)
+            elif isinstance(event, Impression):
+                lists.show(event)
+            elif isinstance(event, Outcome):
+                row = {name: getattr(event, name) for name in OUTCOMES if name != "time"}
+                outcomes.add(row | {"time": event.at})
+            else:
+                table = _sampled(event)
+                candidates.add(table, len(table))
+    done.rows = Counter(exposures=exposures.rows, outcomes=outcomes.rows, candidates=candidates.rows)
     aside = len(list(source.glob("*.log.aside")))
     counts = (("damaged bytes", scan.damaged), ("frames lost", scan.lost), ("segments set aside", aside))
-    for what, number in counts:
-        if number:
-            done.left[what] = number
+    done.left.update({what: number for what, number in counts if number})
     return done
 
 
-def _expose(table: _Table, decision: Decision, places: Iterable[int], at: float) -> None:
-    source, model = decision.names("source"), decision.names("model")
-    numbers = {name: decision.column(name) for name in ("score", "value", "guard", "total")}
-    for place in places:
-        table.add(
-            request=decision.request,
-            time=at,
-            scene=decision.scene,
-            item=decision.items[place],
-            rank=place,
-            source=source[place],
-            version=model[place],
-            mask=int(decision.masks[place]),
-            snapshot=decision.snapshot,
-            control=decision.control,
-            **{name: float(column[place]) for name, column in numbers.items()},
-        )
+def _events(log: Path, scan: Scan | None = None) -> Iterator[Event]:
+    for frame in read_journal(log, scan=scan):
+        yield from unpack(frame.payload)
 
 
-def _arrow_type(kind: Kind) -> Any:
-    pa: Any = require("pyarrow", "blending")
-    return pa.type_for_alias("float64" if kind == "time" else kind)
+class _Lists:
+    """Lists for which impressions may still come, within a bound of memory."""
 
+    def __init__(self, table: _Table, left: Counter[str]) -> None:
+        self.table, self.left = table, left
+        self.size = 0
+        self.known: dict[str, tuple[Decision, dict[str, int], set[int]]] = {}  # places by item, places shown
 
-class _Table:
-    """A Parquet file that is written in blocks."""
+    def decide(self, event: Decision) -> None:
+        known = self.known.get(event.request)
+        if known is not None and known[2]:
+            self.left["requests decided again after they were shown"] += 1
+            return
+        places = {item: place for place, item in reversed(list(enumerate(event.items)))}
+        self.size += _bytes(event) - (_bytes(known[0]) if known else 0)
+        self.known[event.request] = event, places, set(range(event.shown))
+        self.expose(event, range(event.shown), event.at)
+        while self.size > MOST_OPEN:
+            self.size -= _bytes(self.known.pop(next(iter(self.known)))[0])
 
-    def __init__(self, path: Path, kinds: Mapping[str, Kind]) -> None:
-        self.pa, parquet = require("pyarrow", "blending"), require("pyarrow.parquet", "blending")
-        self.schema = self.pa.schema([(name, _arrow_type(kind)) for name, kind in kinds.items()])
-        self.writer = parquet.ParquetWriter(path, self.schema, compression="zstd")
-        self.block: list[dict[str, Any]] = []
-        self.rows = 0
+    def show(self, event: Impression) -> None:
+        if event.request not in self.known:
+            self.left["impressions of unknown requests"] += len(event.items)
+            return
+        decision, places, shown = self.known[event.request]
+        fresh = [places[item] for item in dict.fromkeys(event.items) if item in places]
+        fresh = [place for place in fresh if place not in shown]
+        if len(fresh) < len(event.items):
+            self.left["impressions twice, or of items not in the list"] += len(event.items) - len(fresh)
+        shown.update(fresh)
+        self.expose(decision, fresh, event.at)
 
-    def __enter__(self) -> _Table:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.flush()
-        self.writer.close()
-
-    def add(self, **values: Any) -> None:
-        self.block.append(values)
-        self.rows += 1
-        if len(self.block) == ROWS:
-            self.flush()
-
-    def flush(self) -> None:
-        self.writer.write_table(self.pa.Table.from_pylist(self.block, self.schema))
-        self.block.clear()
+    def expose(self, decision: Decision, places: Iterable[int], at: float) -> None:
+        source, model = decision.names("source"), decision.names("model")
+        numbers = {name: decision.column(name) for name in ("score", "value", "guard", "total")}
+        for place in places:
+            row = {
+                "time": at,
+                "item": decision.items[place],
+                "rank": place,
+                "source": source[place],
+                "version": model[place],
+                "mask": int(decision.masks[place]),
+            }
+            row |= {name: getattr(decision, name) for name in ("request", "scene", "snapshot", "control")}
+            self.table.add(row | {name: float(column[place]) for name, column in numbers.items()})
 
 
 def _bytes(decision: Decision) -> int:
@@ -171,55 +145,67 @@ def _bytes(decision: Decision) -> int:
     )
 
 
-class _Samples:
-    """Sampled requests, which may differ in their columns: a column that a request lacks is missing there.
+# -- Parquet ----------------------------------------------------------------------------------------------------------
 
-    A first pass over the log finds the columns of all, so that no more than one request is held.
+
+class _Table:
+    """A Parquet file that is written in blocks.
+
+    Args:
+        path: path of the file.
+        schema: Arrow schema of the file's rows.
+        joined: makes a table of the schema out of the parts of a block.
     """
 
-    def __init__(self, path: Path, log: Path) -> None:
-        pa: Any = require("pyarrow", "blending")
+    def __init__(self, path: Path, schema: Any, joined: Callable[[list[Any]], Any]) -> None:
         parquet: Any = require("pyarrow.parquet", "blending")
-        schemas: dict[Any, Any] = {}
-        for frame in read_journal(log):
-            for event in unpack(frame.payload):
-                if isinstance(event, Sample):
-                    schema = _sampled(event).schema
-                    schemas[str(schema)] = schema
-        known = pa.schema([(name, _arrow_type(kind)) for name, kind in CANDIDATES.items()])
-        try:
-            self.schema = pa.unify_schemas(list(schemas.values()) or [known], promote_options="permissive")
-        except pa.ArrowException as error:
-            raise DataError(f"sampled requests whose columns do not fit together ({error})") from None
-        self.writer = parquet.ParquetWriter(path, self.schema, compression="zstd")
-        self.waiting: list[Any] = []
+        self.writer = parquet.ParquetWriter(path, schema, compression="zstd")
+        self.joined = joined
+        self.block: list[Any] = []
         self.rows = self.held = 0
 
-    def __enter__(self) -> _Samples:
+    def __enter__(self) -> _Table:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.flush()
         self.writer.close()
 
-    def add(self, sample: Sample) -> None:
-        pa: Any = require("pyarrow", "blending")
-        table = _sampled(sample)
-        columns = [
-            table[name].cast(kind) if name in table.column_names else pa.nulls(len(table), kind)
-            for name, kind in zip(self.schema.names, self.schema.types, strict=True)
-        ]
-        self.waiting.append(pa.table(columns, schema=self.schema))
-        self.rows += len(table)
-        self.held += len(table)
+    def add(self, part: Any, rows: int = 1) -> None:
+        self.block.append(part)
+        self.rows += rows
+        self.held += rows
         if self.held >= ROWS:
             self.flush()
 
     def flush(self) -> None:
-        if self.waiting:
-            pa: Any = require("pyarrow", "blending")
-            self.writer.write_table(pa.concat_tables(self.waiting))
-        self.waiting, self.held = [], 0
+        self.writer.write_table(self.joined(self.block))
+        self.block, self.held = [], 0
+
+
+def _rows(kinds: Mapping[str, Kind]) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """Schema of a table whose parts are rows, and what joins them."""
+    pa: Any = require("pyarrow", "blending")
+    schema = pa.schema(
+        [(name, pa.type_for_alias("float64" if kind == "time" else kind)) for name, kind in kinds.items()]
+    )
+    return schema, lambda rows: pa.Table.from_pylist(rows, schema)
+
+
+def _tables(log: Path) -> tuple[Any, Callable[[list[Any]], Any]]:
+    """Schema of all sampled requests, and what joins their tables: a column that a request lacks is missing there.
+
+    A first pass over the log finds the columns of all, so that no more than one block is held.
+    """
+    pa: Any = require("pyarrow", "blending")
+    schemas = {_sampled(event).schema: None for event in _events(log) if isinstance(event, Sample)}
+    try:
+        schema = pa.unify_schemas(list(schemas) or [_rows(CANDIDATES)[0]], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise DataError(f"sampled requests whose columns do not fit together ({error})") from None
+    return schema, lambda tables: pa.concat_tables(
+        [schema.empty_table(), *tables], promote_options="permissive"
+    )
 
 
 def _sampled(sample: Sample) -> Any:

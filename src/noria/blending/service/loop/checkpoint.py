@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from noria.blending.accounting.cells import BookKey, Books
-from noria.blending.alignment.tallies import Cell, Histogram, Tallies
+from noria.blending.accounting.cells import Books
+from noria.blending.alignment.tallies import Tallies
 from noria.blending.service.journal.journal import Position
 from noria.blending.service.loop.learning import Learner
 from noria.blending.service.loop.sums import ShownSums
@@ -19,31 +20,40 @@ with needing("serve"):
     import msgspec
 
 
+class Learnt(msgspec.Struct):
+    """State of a learner: its attributes of the same names."""
+
+    tick: float
+    now: float
+    tallies: Tallies
+    books: Books
+    counts: dict[str, int]
+    day: int
+    today: dict[tuple[int, bool, int], ShownSums]
+    window: dict[tuple[int, bool, int], ShownSums]
+    hours: dict[int, int]
+
+    def restore(self, learner: Learner) -> None:
+        """Give a fresh learner this state, but for the time up to which its lists are closed."""
+        learner.counts.update(self.counts)
+        for name in ("tallies", "books", "day", "today", "window", "hours"):
+            setattr(learner, name, getattr(self, name))
+
+
 class Checkpoint(msgspec.Struct):
     """Content of the file.
 
     Attributes:
-        tick: seconds of the clock that exposures are filed by.
         position: place in the log up to which everything counts.
         oldest: place of the oldest list that was open.
-        now: time up to which lists had been closed.
-        tallies, books, dropped, counts, day, today, window, hours: state of the learner.
+        learnt: state of the learner.
         history: lines of the charts.
         ticks: number of ticks.
     """
 
-    tick: float
-    position: tuple[int, int]
-    oldest: tuple[int, int]
-    now: float
-    tallies: list[list[Any]]
-    books: list[tuple[list[Any], list[Any]]]
-    dropped: tuple[dict[str, int], dict[str, int]]
-    counts: dict[str, int]
-    day: int
-    today: list[tuple[tuple[int, bool, int], int, float]]
-    window: list[tuple[tuple[int, bool, int], int, float]]
-    hours: dict[int, int]
+    position: Position
+    oldest: Position
+    learnt: Learnt
     history: list[dict[str, Any]]
     ticks: int
 
@@ -52,25 +62,8 @@ class Checkpoint(msgspec.Struct):
         cls, learner: Learner, position: Position, history: list[dict[str, Any]], ticks: int
     ) -> Checkpoint:
         """The state of a learner that has read the log up to `position`."""
-        return cls(
-            tick=learner.tick,
-            position=position,
-            oldest=learner.oldest or position,
-            now=learner.now,
-            tallies=[
-                [*cell, *(getattr(one, name).tobytes() for name in ("code", "n", "a", "m"))]
-                for cell, one in learner.tallies.cells.items()
-            ],
-            books=[(list(key), sums) for key, sums in learner.books.cells.items()],
-            dropped=(learner.tallies.dropped, learner.books.dropped),
-            counts=dict(learner.counts),
-            day=learner.day,
-            today=[(key, *shown) for key, shown in learner.today.items()],
-            window=[(key, *shown) for key, shown in learner.window.items()],
-            hours=learner.hours,
-            history=history,
-            ticks=ticks,
-        )
+        learnt = Learnt(*(getattr(learner, name) for name in Learnt.__struct_fields__))
+        return cls(position, learner.oldest or position, learnt, history, ticks)
 
     def save(self, path: Path) -> None:
         """Write the file.
@@ -78,7 +71,7 @@ class Checkpoint(msgspec.Struct):
         Raises:
             RunError: the disk refuses; the last checkpoint stays.
         """
-        write_atomic(path, msgspec.msgpack.encode(self))
+        write_atomic(path, msgspec.msgpack.encode(self, enc_hook=np.ndarray.tobytes))
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint | None:
@@ -94,28 +87,9 @@ class Checkpoint(msgspec.Struct):
         except (OSError, msgspec.DecodeError) as error:
             raise DataError(f"damaged ({error})", where=str(path)) from None
 
-    def restore(self, learner: Learner) -> None:
-        """Give a fresh learner this state.
 
-        Raises:
-            DataError: the content is no learner's state.
-        """
-        try:
-            learner.tallies = Tallies(
-                {
-                    Cell(*cell[:6]): Histogram(*(np.frombuffer(part, np.int64).copy() for part in cell[6:]))
-                    for cell in self.tallies
-                },
-                self.dropped[0],
-            )
-            learner.books = Books({BookKey(*key): sums for key, sums in self.books}, self.dropped[1])
-        except (TypeError, ValueError) as error:
-            raise DataError(f"damaged ({error})") from None
-        learner.counts.update(self.counts)
-        learner.day = self.day
-        learner.today = {key: ShownSums(exposures, value) for key, exposures, value in self.today}
-        learner.window = {key: ShownSums(exposures, value) for key, exposures, value in self.window}
-        learner.hours = self.hours
+def _whole_numbers(kind: Any, data: bytes) -> NDArray[np.int64]:
+    return np.frombuffer(data, np.int64).copy()
 
 
-_decode = msgspec.msgpack.Decoder(Checkpoint).decode
+_decode = msgspec.msgpack.Decoder(Checkpoint, dec_hook=_whole_numbers).decode

@@ -100,26 +100,25 @@ class Controllers:
         self, snapshot: Snapshot, alignment: Alignment, progress: Progress
     ) -> dict[str, dict[str, Any]]:
         """One step of every controller; what it remembers is on the disk before it is acted on."""
-        steered = [(plan, plan.target) for plan in snapshot.plans.plans if plan.target is not None]
         kept = self.remembered()
-        before = {
-            plan.id: self._before(kept.get(plan.id), plan, target, snapshot, alignment)
-            for plan, target in steered
-        }
-        targets, reached = self._measured(steered, snapshot, progress)
+        active = dict(zip(snapshot.plans.ids, snapshot.plans.active(progress.now), strict=True))
+        few = progress.recent.exposures < self.config.least
         state = {}
-        if steered:
-            joined = PidState.from_json(
-                {name: [before[plan.id][name] for plan, _ in steered] for name in STATE}
-            )
-            after = pid_step(joined, targets, reached, self.gains, ticks=progress.ticks).to_json()
-            for number, (plan, target) in enumerate(steered):
-                state[plan.id] = {name: after[name][number] for name in STATE} | {
-                    "moves": target.moves,
-                    "unit": before[plan.id]["unit"],
-                    "target": targets[number],
-                    "reached": None if math.isnan(reached[number]) else reached[number],
-                }
+        for plan in snapshot.plans.plans:
+            if plan.target is None:
+                continue
+            before = self._before(kept.get(plan.id), plan, plan.target, snapshot, alignment)
+            goal, reached = _distance(plan.id, plan.target, progress)
+            if few or not active[plan.id] or snapshot.resting(plan.id):
+                reached = math.nan  # it stays as it is
+            stands = PidState.from_json({name: [before[name]] for name in STATE})
+            after = pid_step(stands, [goal], [reached], self.gains, ticks=progress.ticks).to_json()
+            state[plan.id] = {name: after[name][0] for name in STATE} | {
+                "moves": plan.target.moves,
+                "unit": before["unit"],
+                "target": goal,
+                "reached": None if math.isnan(reached) else reached,
+            }
         write_atomic(self.path, json.dumps(state))
         return state
 
@@ -141,20 +140,6 @@ class Controllers:
         # The mean value is the unit of a bias: when it moves, the bias stays.
         factor = kept["unit"] / unit
         return kept | {name: factor * kept[name] for name in ("integral", "output")} | {"unit": unit}
-
-    def _measured(
-        self, steered: list[tuple[Plan, Target]], snapshot: Snapshot, progress: Progress
-    ) -> tuple[list[float], list[float]]:
-        """Targets, and how far plans are; NaN where a controller is to stay as it is."""
-        active = dict(zip(snapshot.plans.ids, snapshot.plans.active(progress.now), strict=True))
-        few = progress.recent.exposures < self.config.least
-        targets, reached = [], []
-        for plan, target in steered:
-            goal, amount = _distance(plan.id, target, progress)
-            still = few or not active[plan.id] or snapshot.resting(plan.id)
-            targets.append(goal)
-            reached.append(math.nan if still else amount)
-        return targets, reached
 
 
 def _distance(plan: str, target: Target, progress: Progress) -> tuple[float, float]:

@@ -47,12 +47,8 @@ class _List:
 class ClosedRequest:
     """A sampled request whose outcomes are in: its candidates as an Arrow stream, and the outcome of what was shown."""
 
-    request: str
-    at: float
-    scene: str
-    user: str
+    decision: Decision
     candidates: bytes
-    size: int
     outcomes: Mapping[str, tuple[float, float]]  # item: effective completion, gain; NaN where not known
 
 
@@ -281,28 +277,14 @@ class Learner:
         self._sample(due, outcome, columns["gain"])
 
     def _sample(self, due: list[_List], outcome: NDArray[np.float64], gain: NDArray[np.float64]) -> None:
-        row = 0
+        """Keep the sampled lists outside the control bucket; outcomes are of all due lists, in order."""
+        figures = zip(outcome.tolist(), gain.tolist(), strict=True)
         for one in due:
-            sample = self._samples.pop(one.decision.request, None)
-            places = list(one.shown)
-            if sample is not None and not one.decision.control:
-                record = {
-                    one.decision.items[place]: (float(outcome[row + n]), float(gain[row + n]))
-                    for n, place in enumerate(places)
-                }
-                decision = one.decision
-                self.closed.append(
-                    ClosedRequest(
-                        decision.request,
-                        decision.at,
-                        decision.scene,
-                        decision.user,
-                        sample.candidates,
-                        len(decision.items),
-                        record,
-                    )
-                )
-            row += len(places)
+            decision = one.decision
+            outcomes = {decision.items[place]: next(figures) for place in one.shown}
+            sample = self._samples.pop(decision.request, None)
+            if sample is not None and not decision.control:
+                self.closed.append(ClosedRequest(decision, sample.candidates, outcomes))
 
     # -- forgetting ---------------------------------------------------------------------------------------------------
 

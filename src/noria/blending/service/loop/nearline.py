@@ -84,7 +84,6 @@ class Loop:
         self._last: float | None = None
         self.folder.mkdir(parents=True, exist_ok=True)
         self._restore()
-        # The learner of the end: restoring may have begun anew.
         self.controllers = Controllers(self.folder / "controllers.json", config, self.learner.count)
 
     def tick(self) -> None:
@@ -228,19 +227,18 @@ class Loop:
             state = Checkpoint.load(self.folder / "learnt.msgpack")
             if state is None:
                 return
-            if state.tick != self.learner.tick:
+            if state.learnt.tick != self.learner.tick:
                 log.warning("the tick of the tallies was changed: they start again")
                 return
-            state.restore(self.learner)
+            state.learnt.restore(self.learner)
         except DataError as error:
             log.warning("the checkpoint is %s: the whole log is read again", error.what)
-            self.learner = Learner(self.config)
             return
         self.history, self.ticks = deque(state.history), state.ticks
-        position = Position(*state.position)
-        frames = self._frames(Position(*state.oldest))
-        self.learner.again(((events, place) for events, place, end in frames if end <= position), state.now)
-        self.position = position
+        frames = self._frames(state.oldest)
+        counted = ((events, place) for events, place, end in frames if end <= state.position)
+        self.learner.again(counted, state.learnt.now)
+        self.position = state.position
         self.scan = Scan()
 
 

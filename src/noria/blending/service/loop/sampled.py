@@ -30,9 +30,9 @@ def sampled_returns(closed: Sequence[ClosedRequest], snapshot: Snapshot) -> list
     users = []
     sizes: Counter[int] = Counter()
     for one in closed:
-        candidates = candidates_of_arrow(one.candidates, scene=one.scene)
+        candidates = candidates_of_arrow(one.candidates, scene=one.decision.scene)
         value = snapshot.alignment.align(candidates).value
-        mask = blender.masks(candidates.columns, len(candidates), at=one.at)
+        mask = blender.masks(candidates.columns, len(candidates), at=one.decision.at)
         outcomes = [one.outcomes.get(str(item), (math.nan, math.nan)) for item in candidates.item]
         gain = np.array([g if not math.isnan(g) else a for a, g in outcomes])
         good = np.isfinite(value)
@@ -40,8 +40,8 @@ def sampled_returns(closed: Sequence[ClosedRequest], snapshot: Snapshot) -> list
         masks.append(mask[good])
         gains.append(np.where(np.isnan(gain), value, gain)[good])
         start.append(start[-1] + int(good.sum()))
-        users.append(one.user or one.request)
-        sizes[one.size] += 1
+        users.append(one.decision.user or one.decision.request)
+        sizes[len(one.decision.items)] += 1
     if len(users) < 2:
         return []
     requests = Requests(np.concatenate(values), np.concatenate(masks), np.array(start, np.int64))

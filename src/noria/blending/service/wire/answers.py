@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,10 @@ from noria.blending.boosting.scoring import members
 from noria.blending.columns import Candidates, NameColumn
 from noria.blending.service.wire.requests import ARROW, RankRequest
 from noria.core.errors import needing, require
+from noria.core.service.serving import Response, json_response
 
 with needing("serve"):
     import msgspec
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """A body and its media type."""
-
-    body: bytes
-    media_type: str
 
 
 _encode = msgspec.json.Encoder().encode
@@ -37,7 +29,7 @@ def answer(
     blender: Blender,
     *,
     explain: bool = False,
-) -> Answer:
+) -> Response:
     """The ranked list in the form of its request.
 
     Args:
@@ -66,9 +58,10 @@ def answer(
         if explain:
             for place, row in enumerate(rows):
                 row["explain"] = explanation(request.candidates, ranked, blender, place)
-        return Answer(_encode(values | {"items": rows}), "application/json")
+        return json_response(_encode(values | {"items": rows}))
     if request.form == "arrow":
-        return Answer(_arrow_answer(ranked, items, values), ARROW)
+        headers = {"content-type": ARROW, "cache-control": "no-store"}
+        return Response(_arrow_answer(ranked, items, values), 200, headers)
     values |= {"items": items, "score": ranked.score.tolist(), "value": ranked.value.tolist()}
     values["boost"] = {
         plan: {"places": places, "amounts": amounts} for plan, (places, amounts) in boosts.items()
@@ -79,7 +72,7 @@ def answer(
         values["explain"] = [
             explanation(request.candidates, ranked, blender, place) for place in range(len(items))
         ]
-    return Answer(_encode(values), "application/json")
+    return json_response(_encode(values))
 
 
 def explanation(candidates: Candidates, ranked: RankedList, blender: Blender, place: int) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from noria.blending.service.journal.events import Impression, Outcome
-from noria.blending.service.wire.requests import seconds, text_id
+from noria.blending.service.wire.requests import decoded, seconds, text_id
 from noria.core.errors import DataError, needing
 
 with needing("serve"):
@@ -35,6 +35,21 @@ class OutcomeBody(msgspec.Struct):
     timestamp: str | float | None = None
 
 
+class Switch(msgspec.Struct, forbid_unknown_fields=True):
+    """A plan to switch on or off; null for all of them."""
+
+    on: bool
+    plan: str | None = None
+
+
+class Rollback(msgspec.Struct, forbid_unknown_fields=True):
+    """A version to go back to."""
+
+    version: int
+
+
+read_switch = msgspec.json.Decoder(Switch).decode
+read_rollback = msgspec.json.Decoder(Rollback).decode
 Impressions = list[ImpressionBody] | ImpressionBody
 Outcomes = list[OutcomeBody] | OutcomeBody
 _impressions = msgspec.json.Decoder(Impressions).decode
@@ -71,10 +86,7 @@ def outcomes(body: bytes, at: float) -> list[Outcome]:
 
 
 def _rows(decode: Callable[[bytes], Any], body: bytes) -> list[Any]:
-    try:
-        rows = decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DataError(f"not what is taken in here: {error}") from None
+    rows = decoded(decode, body, "not what is taken in here")
     rows = rows if isinstance(rows, list) else [rows]
     if len(rows) > MOST_EVENTS:
         raise DataError(f"{len(rows):,} in one body", mend=f"send at most {MOST_EVENTS:,} at once")

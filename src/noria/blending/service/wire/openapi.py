@@ -4,128 +4,116 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from noria import __version__
 from noria.blending.plans.plans import Plans
-from noria.blending.service.wire.intake import Impressions, Outcomes
+from noria.blending.service.wire.intake import Impressions, Outcomes, Rollback, Switch
 from noria.blending.service.wire.requests import ARROW, RankBody
 from noria.core.errors import needing
+from noria.core.service.serving import Route
 
 with needing("serve"):
     import msgspec
+    from msgspec import UNSET, Meta, UnsetType
 
-_BODIES = {"rank": RankBody, "impressions": Impressions, "outcomes": Outcomes}
-_LISTED = {
-    "type": "object",
-    "required": ["id", "version", "snapshot", "control", "logged", "items"],
-    "properties": {
-        "id": {
-            "type": "string",
-            "description": "Id of the request, to send with its impressions and outcomes.",
-        },
-        "version": {"type": "integer", "description": "Version of the snapshot that ranked."},
-        "snapshot": {"type": "string", "description": "Digest of the snapshot that ranked."},
-        "control": {"type": "boolean", "description": "Whether the list is ranked by value alone."},
-        "logged": {"type": "boolean", "description": "Whether the decision is in the service's log."},
-        "took": {"type": "number", "description": "Milliseconds of the ranking."},
-        "dropped": {"type": "object", "additionalProperties": {"type": "integer"}},
-        "items": {
-            "type": "array",
-            "description": "Rows of the list, or ids where the request came in columns.",
-        },
-        "score": {"type": "array", "items": {"type": "number"}},
-        "value": {"type": "array", "items": {"type": "number"}},
-        "boost": {
-            "type": "object",
-            "description": "Contributions by plan; with value and guard they sum to the score.",
-        },
-        "guard": {"type": "array", "items": {"type": "number"}},
-    },
+
+class Ranked(msgspec.Struct):
+    """A ranked list; boosts by plan, value and guard sum to the score."""
+
+    id: Annotated[str, Meta(description="Id of the request, to send with its impressions and outcomes.")]
+    version: Annotated[int, Meta(description="Version of the snapshot that ranked.")]
+    snapshot: Annotated[str, Meta(description="Digest of the snapshot that ranked.")]
+    control: Annotated[bool, Meta(description="Whether the list is ranked by value alone.")]
+    logged: Annotated[bool, Meta(description="Whether the decision is in the service's log.")]
+    items: Annotated[list[Any], Meta(description="Rows of the list, or ids for a request in columns.")]
+    took: Annotated[float | UnsetType, Meta(description="Milliseconds of the ranking.")] = UNSET
+    dropped: dict[str, int] | UnsetType = UNSET
+    score: list[float] | UnsetType = UNSET
+    value: list[float] | UnsetType = UNSET
+    boost: dict[str, Any] | UnsetType = UNSET
+    guard: list[float] | UnsetType = UNSET
+
+
+class Accepted(msgspec.Struct):
+    """Number of events that were taken in, and of those whose client's clock differs too much."""
+
+    accepted: int
+    skewed: int
+
+
+class Changed(msgspec.Struct):
+    """Version and digest of the snapshot that serves now."""
+
+    version: int
+    snapshot: str
+
+
+class Fault(msgspec.Struct):
+    """What is wrong, in a line for people and a code for programs."""
+
+    message: str
+    code: str
+    param: str | None = None
+
+
+class Error(msgspec.Struct):
+    """An error response."""
+
+    error: Fault
+
+
+_BODIES = {
+    "rank": RankBody,
+    "impressions": Impressions,
+    "outcomes": Outcomes,
+    "switches": Switch,
+    "rollback": Rollback,
 }
-_TAKEN = {
-    "type": "object",
-    "required": ["accepted", "skewed"],
-    "properties": {"accepted": {"type": "integer"}, "skewed": {"type": "integer"}},
+_ANSWERS = {
+    "rank": Ranked,
+    **dict.fromkeys(("impressions", "outcomes"), Accepted),
+    **dict.fromkeys(("snapshots", "plans", "switches", "rollback"), Changed),
 }
-_CHANGED = {
-    "type": "object",
-    "required": ["version", "snapshot"],
-    "properties": {"version": {"type": "integer"}, "snapshot": {"type": "string"}},
-}
-_ERROR = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "code"],
-            "properties": {
-                "message": {"type": "string"},
-                "code": {"type": "string"},
-                "param": {"type": ["string", "null"]},
-            },
-        }
-    },
-}
-
-
-def description(routes: Sequence[tuple[str, str, bool, str]]) -> dict[str, Any]:
-    """The OpenAPI document.
-
-    Args:
-        routes: path, method, whether it needs the token, and one line on each route of the service.
-    """
-    schemas = msgspec.json.schema_components(
-        list(_BODIES.values()), ref_template="#/components/schemas/{name}"
-    )
-    bodies = dict(zip(_BODIES, schemas[0], strict=True))
-    paths: dict[str, Any] = {}
-    for path, method, is_guarded, line in routes:
-        plain = re.sub(r"\{(\w+):\w+\}", r"{\1}", path)
-        paths.setdefault(plain, {})[method.lower()] = _operation(plain, method, is_guarded, line, bodies)
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "noria blending", "version": __version__, "description": (__doc__ or "").strip()},
-        "paths": paths,
-        "components": {
-            "schemas": dict(schemas[1])
-            | {"Error": _ERROR, "Plans": Plans.model_json_schema(ref_template=_OWN)},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-        },
-    }
-
-
 _OWN = "#/components/schemas/Plans/$defs/{model}"
 _QUERIES = {
     "rank": {"explain": "boolean"},
     "plans": {"dry": "boolean"},
     "what-if": {"plan": "string", "weight": "number", "bias": "number", "on": "boolean"},
 }
-_ANSWERS = {
-    "rank": _LISTED,
-    **dict.fromkeys(("impressions", "outcomes"), _TAKEN),
-    **dict.fromkeys(("snapshots", "plans", "switches", "rollback"), _CHANGED),
-}
-_OTHERS = {
-    "plans": {"$ref": "#/components/schemas/Plans"},
-    "switches": {
-        "type": "object",
-        "required": ["on"],
-        "properties": {"on": {"type": "boolean"}, "plan": {"type": ["string", "null"]}},
-        "additionalProperties": False,
-    },
-    "rollback": {
-        "type": "object",
-        "required": ["version"],
-        "properties": {"version": {"type": "integer"}},
-        "additionalProperties": False,
-    },
-    "snapshots": {"type": "object", "description": "A snapshot's file, as `noria blending fit` writes it."},
-}
 
 
-def _operation(path: str, method: str, is_guarded: bool, line: str, bodies: dict[str, Any]) -> dict[str, Any]:
+def description(routes: Sequence[Route]) -> dict[str, Any]:
+    """The OpenAPI document of some routes, each with the first line of its function's docstring."""
+    kinds = [*_BODIES.values(), *_ANSWERS.values(), Error]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    bodies = dict(zip(_BODIES, schemas, strict=False)) | {
+        "plans": {"$ref": "#/components/schemas/Plans"},
+        "snapshots": {"type": "object", "description": "A snapshot, as `noria blending fit` writes it."},
+    }
+    answers = dict(zip(_ANSWERS, schemas[len(_BODIES) :], strict=False))
+    paths: dict[str, Any] = {}
+    for one in routes:
+        guarded: Any = one.endpoint
+        line = (guarded.endpoint.__doc__ or "").strip().splitlines()[0].partition(": ")[2]
+        path = re.sub(r"\{(\w+):\w+\}", r"{\1}", one.path)
+        for method in sorted((one.methods or set()) - {"HEAD"}):
+            operation = _operation(path, method, guarded.access == "write", line, bodies, answers)
+            paths.setdefault(path, {})[method.lower()] = operation
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "noria blending", "version": __version__, "description": (__doc__ or "").strip()},
+        "paths": paths,
+        "components": {
+            "schemas": components | {"Plans": Plans.model_json_schema(ref_template=_OWN)},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(
+    path: str, method: str, is_guarded: bool, line: str, bodies: dict[str, Any], answers: dict[str, Any]
+) -> dict[str, Any]:
     name = path.split("/")[1]
     parameters = [
         {"name": inner, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -135,7 +123,7 @@ def _operation(path: str, method: str, is_guarded: bool, line: str, bodies: dict
         {"name": query, "in": "query", "schema": {"type": kind}}
         for query, kind in _QUERIES.get(name, {}).items()
     ]
-    answer = _ANSWERS.get(name, {"type": "object"}) if method == "POST" else {}
+    answer = answers.get(name, {"type": "object"}) if method == "POST" else {}
     wrong = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
     result: dict[str, Any] = {
         "summary": line,
@@ -148,7 +136,7 @@ def _operation(path: str, method: str, is_guarded: bool, line: str, bodies: dict
     }
     if is_guarded:
         result["security"] = [{"token": []}]
-    schema = bodies.get(name) or _OTHERS.get(name)
+    schema = bodies.get(name)
     if method == "POST" and schema is not None:
         content: dict[str, Any] = {"application/json": {"schema": schema}}
         if name == "rank":

@@ -13,7 +13,7 @@ all of its items. Names in a column may be a list, or `{"names": […], "codes":
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -110,12 +110,12 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> RankReques
     """
     if media_type.partition(";")[0].strip().lower() == ARROW:
         text, columns = read_stream(body)
-        head = _head(text, where="metadata 'request'")
+        head: RankBody = decoded(_decode, text, "not a request", where="metadata 'request'")
         if head.items is not None or head.columns is not None:
             raise DataError("the candidates are the table", where="metadata 'request'")
         form: Form = "arrow"
     else:
-        head = _head(body, mend="NaN is not JSON: send null")
+        head = decoded(_decode, body, "not a request", mend="NaN is not JSON: send null")
         if (head.items is None) == (head.columns is None):
             raise DataError("give either `items` or `columns`", where="request")
         form = "rows" if head.columns is None else "columns"
@@ -144,11 +144,23 @@ def read_request(body: bytes, media_type: str, *, scene: str = "") -> RankReques
     )
 
 
-def _head(text: bytes, *, where: str | None = None, mend: str | None = None) -> RankBody:
+def decoded(
+    decode: Callable[[bytes], Any],
+    body: bytes,
+    what: str,
+    *,
+    where: str | None = None,
+    mend: str | None = None,
+) -> Any:
+    """Read a body by a decoder of msgspec's.
+
+    Raises:
+        DataError: it is something else; `what` begins the message.
+    """
     try:
-        return _decode(text)
+        return decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DataError(f"not a request: {error}", where=where, mend=mend) from None
+        raise DataError(f"{what}: {error}", where=where, mend=mend) from None
 
 
 def seconds(timestamp: str | float | None) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from noria.blending.columns import MAX_CANDIDATES, Candidates
@@ -64,40 +63,29 @@ def _refuse_compressed(pa: Any, body: bytes) -> None:
         except EOFError:
             return
         if message.type in ("record batch", "dictionary"):
-            table = _Table.root(message.metadata.to_pybytes()).table(2)
+            data = message.metadata.to_pybytes()
+            table = _inner(data, _unsigned(data, 0, 4), 2)
             if message.type == "dictionary":
-                table = table.table(1)
-            if table.has(3):
+                table = _inner(data, table, 1)
+            if _field(data, table, 3):
                 raise ValueError("its buffers are compressed; send them plain")
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A FlatBuffers table, of which only the presence of fields is read."""
+def _field(data: bytes, table: int, slot: int) -> int:
+    """Where the value of a field of a FlatBuffers table is; 0 if the field is absent."""
+    vtable = table - int.from_bytes(data[table : table + 4], "little", signed=True)
+    if 4 + 2 * slot >= _unsigned(data, vtable, 2):
+        return 0
+    offset = _unsigned(data, vtable + 4 + 2 * slot, 2)
+    return table + offset if offset else 0
 
-    data: bytes
-    place: int
 
-    @classmethod
-    def root(cls, data: bytes) -> _Table:
-        return cls(data, _unsigned(data, 0, 4))
-
-    def _field(self, slot: int) -> int:
-        """Where a field's value is; 0 if the field is absent."""
-        vtable = self.place - int.from_bytes(self.data[self.place : self.place + 4], "little", signed=True)
-        if 4 + 2 * slot >= _unsigned(self.data, vtable, 2):
-            return 0
-        offset = _unsigned(self.data, vtable + 4 + 2 * slot, 2)
-        return self.place + offset if offset else 0
-
-    def has(self, slot: int) -> bool:
-        return self._field(slot) > 0
-
-    def table(self, slot: int) -> _Table:
-        at = self._field(slot)
-        if not at:
-            raise ValueError("a message without its header")
-        return _Table(self.data, at + _unsigned(self.data, at, 4))
+def _inner(data: bytes, table: int, slot: int) -> int:
+    """Where the table is that a field of another points to."""
+    at = _field(data, table, slot)
+    if not at:
+        raise ValueError("a message without its header")
+    return at + _unsigned(data, at, 4)
 
 
 def _unsigned(data: bytes, place: int, size: int) -> int:
