@@ -242,7 +242,11 @@ def test_a_damaged_checkpoint_is_as_good_as_none(world: World) -> None:
         world.serve(20)
         world.tick()
     path = world.state / "nearline" / "learnt.msgpack"
-    for damaged in (path.read_bytes()[:-100], b"", b"\x80", b"\xc1"):
+    whole = path.read_bytes()
+    flipped = [
+        whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :] for n in (0, len(whole) // 2, len(whole) - 1)
+    ]
+    for damaged in (whole[:-100], b"", b"\x80", b"\xc1", *flipped):
         path.write_bytes(damaged)
         world.loop = Loop(world.state, CONFIG, clock=world.clock)
         assert world.tick()["counts"]["exposures"] == 600

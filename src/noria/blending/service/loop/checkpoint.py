@@ -1,7 +1,8 @@
-"""The loop's memory as one file: tallies, books and today's sums, up to a place in the log."""
+"""The loop's memory as one file: tallies, books and today's sums, up to a place in the log, behind their CRC-32."""
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class Checkpoint(msgspec.Struct):
         Raises:
             RunError: the disk refuses; the last checkpoint stays.
         """
-        write_atomic(path, msgspec.msgpack.encode(self, enc_hook=np.ndarray.tobytes))
+        body = msgspec.msgpack.encode(self, enc_hook=np.ndarray.tobytes)
+        write_atomic(path, zlib.crc32(body).to_bytes(4, "little") + body)
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint | None:
@@ -81,7 +83,10 @@ class Checkpoint(msgspec.Struct):
             DataError: it is damaged.
         """
         try:
-            return _decode(path.read_bytes())
+            data = path.read_bytes()
+            if int.from_bytes(data[:4], "little") != zlib.crc32(data[4:]):
+                raise DataError("damaged (its checksum is another)", where=str(path))
+            return _decode(data[4:])
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
