@@ -23,12 +23,13 @@ from noria.blending.service.config import NearlineConfig, NearlineFit
 from noria.blending.service.journal.events import Event, Outcome, Sample, decision_of, pack
 from noria.blending.service.journal.exporting import export_log
 from noria.blending.service.journal.journal import Journal, segments
+from noria.blending.service.loop.checkpoint import Checkpoint
 from noria.blending.service.loop.controllers import day_share
 from noria.blending.service.loop.nearline import Loop, run
 from noria.blending.service.publishing import Publisher
 from noria.blending.service.versions import Versions
 from noria.blending.service.wire.streams import candidates_to_arrow
-from noria.core.errors import RunError
+from noria.core.errors import DataError, RunError
 from tests.blending.feeds import SCALES, columns, snapshot
 
 CONFIG = NearlineConfig(
@@ -255,6 +256,17 @@ def test_a_damaged_checkpoint_is_as_good_as_none(world: World) -> None:
     status = world.tick()
     assert status["counts"]["controller states lost"] > 0
     assert world.publisher.snapshot.settings["live"].bias == pytest.approx(bias), "it starts from what serves"
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_seen(world: World) -> None:
+    world.serve(20)
+    world.tick()
+    path = world.state / "nearline" / "learnt.msgpack"
+    whole = path.read_bytes()
+    for n in range(0, len(whole), max(1, len(whole) // 500)):
+        path.write_bytes(whole[:n] + bytes([whole[n] ^ 1]) + whole[n + 1 :])
+        with pytest.raises(DataError, match="damaged"):
+            Checkpoint.load(path)
 
 
 def test_a_spent_budget_rests_until_midnight(world: World) -> None:
